@@ -1,0 +1,59 @@
+"""Every exception that keepfed raises on purpose.
+
+    KeepfedError                      what went wrong, and the next step
+    ├── UsageError                    an argument, option or environment variable is wrong
+    ├── ProfileError                  keepfed.toml (or --plan FILE) cannot be used; names file and line
+    ├── UnreachableError              the thing asked about could not be reached or measured
+    └── LoaderError                   the data loader cannot go on
+        ├── WorkerDied                a worker process ended by itself; also a RuntimeError, in torch's wording
+        ├── ForkedIterator            an iterator was used in a forked child of the process that made it
+        └── BatchCorrupted            verify mode found bytes that are not the ones that the worker wrote
+
+Each one carries the next step, so that no message ends with the problem alone.
+"""
+
+from __future__ import annotations
+
+
+class KeepfedError(Exception):
+    """Base of all errors that keepfed raises on purpose.
+
+    `message` says what happened and where; `next_step` says what the reader can do about it.
+    """
+
+    def __init__(self, message: str, *, next_step: str = "") -> None:
+        super().__init__(f"{message}\n{next_step}" if next_step else message)
+        self.message = message
+        self.next_step = next_step
+
+
+class UsageError(KeepfedError):
+    """An argument, option or environment variable has a value that cannot be used."""
+
+
+class ProfileError(KeepfedError):
+    """A plan file is malformed; the message starts with `file:line`."""
+
+
+class UnreachableError(KeepfedError):
+    """What was asked about (a process, a device, a measurement) could not be reached."""
+
+
+class LoaderError(KeepfedError):
+    """The data loader cannot deliver the next batch."""
+
+
+class WorkerDied(LoaderError, RuntimeError):
+    """A worker ended without being asked to.
+
+    A RuntimeError whose text keeps torch's wording ("DataLoader worker (pid(s) N) exited unexpectedly"), since programs
+    and people search for it.
+    """
+
+
+class ForkedIterator(LoaderError, RuntimeError):
+    """`next()` was called in a forked child on an iterator that belongs to the parent process."""
+
+
+class BatchCorrupted(LoaderError):
+    """Verify mode compared checksums and found different bytes: a bug in keepfed, never in the program."""
