@@ -1,0 +1,1 @@
+"""Facts about the machine: read-only, without torch, usable on a machine that is broken."""
