@@ -27,6 +27,7 @@ from keepfed.profile import (
 from keepfed.text import choose_language
 
 HOST = HostProfile("abc123", 8, 2**34, ("NVIDIA H200",))
+FIRST_DATE = datetime.fromisoformat("2000-01-01")  # without zone, as hypothesis wants it
 EVIDENCE = Evidence(
     date=datetime(2026, 7, 1, 9, 30, tzinfo=UTC),
     before=Measured(Plan(1, 2), 6.1, 0.81),
@@ -90,9 +91,7 @@ _MEASURED = st.builds(
 )
 _EVIDENCE = st.builds(
     Evidence,
-    date=st.datetimes(min_value=datetime(2000, 1, 1), timezones=st.just(UTC)).map(
-        lambda when: when.replace(microsecond=0)
-    ),  # noqa: DTZ001  # hypothesis adds the zone
+    date=st.datetimes(min_value=FIRST_DATE, timezones=st.just(UTC)).map(lambda when: when.replace(microsecond=0)),
     before=_MEASURED,
     after=_MEASURED,
     limited_by=st.sampled_from(LIMITS),
@@ -122,7 +121,7 @@ def test_any_names_survive_the_file_and_a_later_write(
     path.unlink(missing_ok=True)
     write_profile(path, Profile(HOST, first))
     assert read_profile(path) == Profile(HOST, first)
-    write_profile(path, Profile(HOST, second))
+    write_profile(path, Profile(HOST, second), alive=[entry.loader for entry in first])
     merged = {entry.loader: entry for entry in first} | {entry.loader: entry for entry in second}
     assert {entry.loader: entry for entry in read_profile(path).loaders} == merged
 
@@ -144,6 +143,40 @@ def test_comments_and_other_loaders_stay(tmp_path: Path) -> None:
         "after = { num_workers = 4", "after = { num_workers = 5"
     )
     assert path.read_text(encoding="utf-8") == expected
+
+
+def test_a_loader_whose_line_moved_takes_its_table_along(tmp_path: Path) -> None:
+    path = tmp_path / "keepfed.toml"
+    path.write_text(GOOD, encoding="utf-8")
+    moved = LoaderProfile(LoaderId("train.py:44", "__main__.PhotoFolder"), Plan(5, 2), EVIDENCE)
+    write_profile(path, Profile(HOST, (moved,)))
+    assert [entry.loader.site for entry in read_profile(path).loaders] == ["train.py:44", "eval.py:7"]
+    assert "# the big one" in path.read_text(encoding="utf-8")
+
+
+def test_a_loader_that_lives_beside_another_does_not_take_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "keepfed.toml"
+    path.write_text(GOOD, encoding="utf-8")
+    write_profile(path, Profile(HOST, (EVAL,)), alive=[TRAIN.loader])
+    assert [entry.loader.site for entry in read_profile(path).loaders] == ["train.py:41", "eval.py:7", "train.py:47"]
+
+
+def test_one_old_table_goes_to_one_loader_only(tmp_path: Path) -> None:
+    path = tmp_path / "keepfed.toml"
+    path.write_text(GOOD, encoding="utf-8")
+    both = tuple(LoaderProfile(LoaderId(f"train.py:{line}", "__main__.PhotoFolder"), Plan(3, 2)) for line in (44, 50))
+    write_profile(path, Profile(HOST, both))
+    assert [entry.loader.site for entry in read_profile(path).loaders] == ["train.py:44", "eval.py:7", "train.py:50"]
+
+
+def test_loaders_written_inline_are_kept_too(tmp_path: Path) -> None:
+    path = tmp_path / "keepfed.toml"
+    row = '{ dataset = "D", site = "a.py:1", num_workers = 1, prefetch_factor = 2 }'
+    path.write_text(
+        f'schema = "keepfed.profile/1"\nloader = [{row}]\n[host]\nfingerprint = "abc123"\n', encoding="utf-8"
+    )
+    write_profile(path, Profile(HOST, (TRAIN,)))
+    assert [entry.loader.site for entry in read_profile(path).loaders] == ["a.py:1", "train.py:41"]
 
 
 def test_a_table_from_another_host_remembers_that_host(tmp_path: Path) -> None:
@@ -221,7 +254,7 @@ MALFORMED = {
     "true for a number": (
         _changed("cores = 8", "cores = true"),
         5,
-        "cores = true: expected a whole number from 1 to 65536",
+        "cores = true: expected a number of cores above 0",
         "",
     ),
     "fraction of a worker": (

@@ -90,8 +90,8 @@ _RULES: dict[str, dict[str, _Rule]] = {
     },
     "host": {
         "fingerprint": _TEXT,
-        "cores": _whole(1, 65536),
-        "memory_bytes": _whole(0, _HUGE),
+        "cores": _Rule(lambda value: _is_number(value, 0.001, 65536), "cores", required=False),
+        "memory_bytes": _whole(0, _HUGE, required=False),
         "gpus": _Rule(
             lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
             "names",
@@ -146,7 +146,7 @@ class Reading:
         self._refuse_twins(loaders)
         host = self.data["host"]
         gpus = tuple(host.get("gpus", ()))
-        return Profile(HostProfile(host["fingerprint"], host["cores"], host["memory_bytes"], gpus), loaders)
+        return Profile(HostProfile(host["fingerprint"], host.get("cores"), host.get("memory_bytes"), gpus), loaders)
 
     def _tables(self) -> Iterator[tuple[str, dict[str, Any], _Trail]]:
         """Every table of the file that has rules, with where it stands; what is no table is left to its parent's rules."""

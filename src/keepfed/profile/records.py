@@ -48,11 +48,11 @@ class HostProfile:
     fingerprint: str
     """Equal on two runs when their settings can be exchanged."""
 
-    cores: int
-    """Cores that the program could use."""
+    cores: float | None = None
+    """Cores that its programs can use, maybe fractional (a quota); None if unknown."""
 
-    memory_bytes: int
-    """Memory that it could use, in bytes."""
+    memory_bytes: int | None = None
+    """Memory that they can use, in bytes; None if unknown."""
 
     gpus: tuple[str, ...] = ()
     """Names of its GPUs."""
@@ -131,8 +131,8 @@ def plan_for(
     """The entry for `loader`: the same construction site, dataset class and ordinal.
 
     An edit above the DataLoader moves its line. So an entry of the same file and class with another line still counts when
-    it is the only one, unless its own loader is in `taken` (those of this program that found their entry already).
-    `fingerprint` is that of the host that asks.
+    it is the only one, unless it is in `taken`: the entries (`match.entry.loader`) that other loaders of this program have
+    found. `fingerprint` is that of the host that asks.
     """
     wanted = portable(loader)
     same_kind = [

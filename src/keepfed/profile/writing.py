@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from keepfed.errors import ProfileError
+from keepfed.plan import LoaderId
 from keepfed.profile.reading import Reading, read_text
-from keepfed.profile.records import SCHEMA, Evidence, HostProfile, LoaderProfile, Profile, portable
+from keepfed.profile.records import SCHEMA, Evidence, HostProfile, LoaderProfile, Profile, plan_for, portable
 from keepfed.text import say
 
 
-def write_profile(path: Path, profile: Profile) -> None:
+def write_profile(path: Path, profile: Profile, *, alive: Collection[LoaderId] = ()) -> None:
     """Puts the loaders of `profile` into `path`; comments and the tables of other loaders stay.
 
+    A loader whose line has moved takes over its old table, by the rule of `plan_for`; `alive` are the loaders of the
+    program that keep theirs although nothing new is written for them.
     A table that stays although `[host]` changes notes in its evidence which host it was measured on. The file is replaced
     in one step; a symbolic link stays and its target is replaced.
 
@@ -24,7 +28,7 @@ def write_profile(path: Path, profile: Profile) -> None:
     """
     target = _target(path)
     try:
-        replace_file(target, _rendered(target, profile).encode())
+        replace_file(target, _rendered(target, profile, alive).encode())
     except OSError as error:
         raise ProfileError(
             say("plan.unwritable", file=path, error=error.strerror or error), next_step=say("plan.unwritable_next")
@@ -43,7 +47,7 @@ def _target(path: Path) -> Path:
         ) from error
 
 
-def _rendered(target: Path, profile: Profile) -> str:
+def _rendered(target: Path, profile: Profile, alive: Collection[LoaderId]) -> str:
     import tomlkit
     from tomlkit.items import AoT
 
@@ -62,17 +66,33 @@ def _rendered(target: Path, profile: Profile) -> str:
             if entry.evidence is not None and not entry.evidence.host:
                 table["evidence"]["host"] = old.host.fingerprint
     _set(document["host"], _host_table(profile.host))
-    tables: Any = document.setdefault("loader", AoT([])) if profile.loaders else []
-    places = {entry.loader: index for index, entry in enumerate(old.loaders)}
-    for entry in profile.loaders:
-        loader = portable(entry.loader)
-        if loader in places:
-            _set(tables[places[loader]], _loader_table(entry))
-        else:
-            table = tomlkit.table()
-            _set(table, _loader_table(entry))
-            tables.append(table)
+    if profile.loaders:
+        if not isinstance(document.get("loader"), AoT):  # `loader = [{…}]` is TOML too, but cannot be added to
+            profile = _joined(Reading(target, tomlkit.dumps(document)).profile(), profile)
+            document.pop("loader", None)
+            document["loader"] = AoT([])
+            old = Profile(old.host)
+        _set_loaders(document["loader"], old, profile, alive)
     return tomlkit.dumps(document)
+
+
+def _joined(old: Profile, new: Profile) -> Profile:
+    entries = {entry.loader: entry for entry in old.loaders} | {portable(entry.loader): entry for entry in new.loaders}
+    return Profile(new.host, tuple(entries.values()))
+
+
+def _set_loaders(tables: Any, old: Profile, profile: Profile, alive: Collection[LoaderId]) -> None:
+    import tomlkit
+
+    places = {entry.loader: index for index, entry in enumerate(old.loaders)}
+    taken = {*alive, *(entry.loader for entry in profile.loaders)}
+    for entry in profile.loaders:
+        match = plan_for(old, entry.loader, taken=taken)
+        if match is None:
+            tables.append(tomlkit.table())
+        else:
+            taken.add(match.entry.loader)
+        _set(tables[places[match.entry.loader] if match else -1], _loader_table(entry))
 
 
 def _set(table: Any, values: dict[str, Any]) -> None:
@@ -96,12 +116,12 @@ def _set(table: Any, values: dict[str, Any]) -> None:
 
 
 def _host_table(host: HostProfile) -> dict[str, Any]:
-    return {
-        "fingerprint": host.fingerprint,
-        "cores": host.cores,
-        "memory_bytes": host.memory_bytes,
-        "gpus": list(host.gpus),
-    }
+    table: dict[str, Any] = {"fingerprint": host.fingerprint}
+    if host.cores is not None:
+        table["cores"] = int(host.cores) if float(host.cores).is_integer() else host.cores
+    if host.memory_bytes is not None:
+        table["memory_bytes"] = host.memory_bytes
+    return table | {"gpus": list(host.gpus)}
 
 
 def _loader_table(entry: LoaderProfile) -> dict[str, Any]:
