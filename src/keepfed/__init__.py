@@ -1,34 +1,35 @@
 """keepfed keeps GPUs fed with data.
 
-Names are resolved on first use: importing keepfed imports neither torch nor anything else that is heavy.
+Names are resolved on first use: importing keepfed imports neither torch nor anything else that is heavy, since the verbs
+that look at programs from outside import it too, on machines without torch.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keepfed.loader.api import DataLoader, install
-    from keepfed.loader.stats import LoaderStats
     from keepfed.plan import Plan
 
 __version__ = "0.1.0"
-__all__ = ["DataLoader", "LoaderStats", "Plan", "install"]
+__all__ = ["Plan"]
 
+# Where each public name lives. Whatever stands here stands in __all__ and in the block above as well (tested).
 _HOME = {
-    "DataLoader": "keepfed.loader.api",
-    "LoaderStats": "keepfed.loader.stats",
     "Plan": "keepfed.plan",
-    "install": "keepfed.loader.api",
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'keepfed' has no attribute {name!r}")
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'keepfed' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
+    """The public names, imported or not."""
     return sorted([*__all__, "__version__"])

@@ -1,0 +1,148 @@
+"""The frame around the verbs: global options, the table of verbs, errors to exit codes.
+
+`keepfed --help` is typed by people who want an answer now, and tab completion and shell prompts call it too: it has to
+answer within 0.3 s and must not import torch (which alone takes seconds). So the table is plain data and the file of a
+verb is imported only when that verb was chosen; Typer's Rich rendering, which costs more than everything else here
+together, stays off.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keepfed import __version__
+from keepfed.errors import KeepfedError, ProfileError, UnreachableError, UsageError
+from keepfed.text import LANGUAGES, choose_language, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """One line of the table: where a verb lives and how its command line is read."""
+
+    target: str
+    """The function, "module:name"."""
+
+    help_key: str
+    """Key of its one line in `keepfed --help`."""
+
+    runs_program: bool = False
+    """Whether a program of the user's follows, which is then taken as it stands."""
+
+
+VERBS: dict[str, Verb] = {}
+
+EXIT_CODES: tuple[tuple[type[KeepfedError], int], ...] = (
+    (UsageError, 2),
+    (ProfileError, 2),
+    (UnreachableError, 3),
+    (KeepfedError, 1),
+)
+
+_LANG = "--lang"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: this process's) and return the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    _survive_narrow_encodings()
+    chosen_language, chosen_verb = _look_ahead(words)
+    choose_language(chosen_language)
+    command = typer.main.get_command(build_app(chosen_verb))
+    try:
+        outcome = command.main(words, prog_name="keepfed", standalone_mode=False)
+    except KeepfedError as error:
+        sys.stderr.write(f"keepfed: {error}\n")
+        return exit_code(error)
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        if not hasattr(error, "show"):
+            raise
+        # What the parser itself refuses. Typer has moved the class of these errors between versions; that they can show
+        # themselves and know their exit code has stayed.
+        error.show()
+        return int(getattr(error, "exit_code", 2))
+    return outcome if isinstance(outcome, int) else 0
+
+
+def exit_code(error: KeepfedError) -> int:
+    """The exit code of an error: that of the first class in EXIT_CODES that it belongs to."""
+    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+
+
+def build_app(chosen: str | None) -> typer.Typer:
+    """The Typer application, with the real function behind `chosen` and a stand-in behind every other verb."""
+    app = typer.Typer(
+        add_completion=False,
+        help=say("cli.what"),
+        epilog=say("cli.exit_codes"),
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback(invoke_without_command=True)(_globals)
+    for name, verb in VERBS.items():
+        settings: dict[str, object] = {"help_option_names": ["-h", "--help"]}
+        if verb.runs_program:
+            settings |= {"allow_extra_args": True, "allow_interspersed_args": False}
+        register = app.command(name, help=say(verb.help_key), context_settings=settings)
+        register(load(verb) if name == chosen else _stand_in)
+    return app
+
+
+def load(verb: Verb) -> Callable[..., int | None]:
+    """Import the function behind a verb."""
+    module, _, name = verb.target.partition(":")
+    function: Callable[..., int | None] = getattr(import_module(module), name)
+    return function
+
+
+def _globals(
+    context: typer.Context,
+    lang: Annotated[str | None, typer.Option(_LANG, metavar="|".join(LANGUAGES), help=say("cli.lang"))] = None,
+    version: Annotated[bool, typer.Option("--version", help=say("cli.version"))] = False,
+) -> None:
+    if lang is not None and lang not in LANGUAGES:
+        raise UsageError(
+            say("cli.unknown_language", lang=lang, known=", ".join(LANGUAGES)),
+            next_step=say("cli.unknown_language_next"),
+        )
+    if version:
+        typer.echo(f"keepfed {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def _stand_in() -> None:
+    """Take the place of a verb that is only listed, so that listing it imports nothing."""
+
+
+def _look_ahead(words: Sequence[str]) -> tuple[str | None, str | None]:
+    """Language and verb of a command line, before the parser exists: its very help texts depend on them."""
+    lang: str | None = None
+    rest = iter(words)
+    for word in rest:
+        if word == _LANG:
+            lang = next(rest, None)
+        elif word.startswith(f"{_LANG}="):
+            lang = word.partition("=")[2]
+        elif not word.startswith("-"):
+            return lang, word
+    return lang, None
+
+
+def _survive_narrow_encodings() -> None:
+    """Make a terminal that cannot show a character show "?" there, instead of ending in UnicodeEncodeError."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")

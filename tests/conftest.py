@@ -1,0 +1,45 @@
+"""What holds for every test: nothing of it is left behind, and no setting of the developer's own leaks into it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keepfed.text import choose_language
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytest_plugins = ["tests.leaks"]
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# KEEPFED_VERIFY and KEEPFED_TRANSPORT stay: they choose how the whole suite runs (`make test-verify`).
+_KEPT = {"KEEPFED_VERIFY", "KEEPFED_TRANSPORT", "KEEPFED_TEST_SUITE"}
+
+
+@pytest.fixture(autouse=True)
+def _same_words_for_everybody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """English texts and none of the developer's own KEEPFED_ settings, in this process and in its children."""
+    for name in list(os.environ):
+        if name.startswith("KEEPFED_") and name not in _KEPT:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("KEEPFED_LANG", "en")
+    yield
+    choose_language(None)
+
+
+@pytest.fixture
+def repository() -> Path:
+    """The folder of the checkout that is tested."""
+    return REPOSITORY
+
+
+@pytest.fixture
+def python() -> str:
+    """The interpreter that the tests run in."""
+    return sys.executable
