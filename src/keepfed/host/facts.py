@@ -89,13 +89,13 @@ class HostFacts:
 
     @property
     def fingerprint(self) -> str:
-        """A short name of what a plan depends on: cores, memory (whole GiB), CPU model and GPUs; the same on every read.
+        """A short name of what a plan depends on: cores, memory (GiB), CPU model and GPUs; the same on every read.
 
         "8c-31g-9f2c01ab". Memory is rounded since MemTotal changes by some MB with every kernel; ranks are left out since
         they belong to the job.
         """
         cores = "?" if self.cores_pool.value is None else f"{self.cores_pool.value:g}"
-        memory = "?" if self.memory.value is None else f"{round(self.memory.value / (1 << 30))}"
+        memory = "?" if self.memory.value is None else _rounded(self.memory.value / (1 << 30))
         named = "\n".join([self.cpu_model or "?", *(f"{gpu.name} {gpu.memory_bytes}" for gpu in self.gpus)])
         return f"{cores}c-{memory}g-{hashlib.sha256(named.encode()).hexdigest()[:8]}"
 
@@ -188,6 +188,10 @@ def read_host(
 
 def _bytes(ceiling: Ceiling) -> int | None:
     return None if ceiling.value is None else int(ceiling.value)
+
+
+def _rounded(gibibytes: float) -> str:
+    return f"{gibibytes:.0f}" if gibibytes >= 1 else f"{gibibytes:.1f}"
 
 
 def _gpu_json(gpu: Gpu) -> dict[str, Any]:

@@ -11,7 +11,6 @@ Source: NVML API reference guide (nvmlInit, nvmlMemory_t, nvmlUtilization_t, nvm
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,13 +74,13 @@ def read_gpus(nvml: Any | None = None) -> Gpus:
     except Exception as error:  # whatever the driver does here, the answer is "no GPU"
         return Gpus((), _REASONS.get(type(error).__name__, "failed"))
     try:
-        count = _ask(nvml.nvmlDeviceGetCount)
+        count = _ask(nvml, "nvmlDeviceGetCount")
         if count is None:
             return Gpus((), "failed")
-        found = (_read_gpu(nvml, index) for index in range(count))
-        return Gpus(tuple(gpu for gpu in found if gpu is not None), "" if count else "none")
+        found = tuple(gpu for gpu in (_read_gpu(nvml, index) for index in range(count)) if gpu is not None)
+        return Gpus(found, "" if found else "failed" if count else "none")
     finally:
-        _ask(nvml.nvmlShutdown)
+        _ask(nvml, "nvmlShutdown")
 
 
 def skip_gpus() -> Gpus:
@@ -99,24 +98,24 @@ def _load() -> Any | None:
     return pynvml
 
 
-def _ask(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The driver's answer; None where it has none (an old driver, a MIG slice, no permission)."""
+def _ask(nvml: Any, question: str, *arguments: Any) -> Any:
+    """The driver's answer; None where it has none (an old driver or library, a MIG slice, no permission)."""
     try:
-        return function(*arguments)
+        return getattr(nvml, question)(*arguments)
     except Exception:  # one unanswered question must not cost the other answers
         return None
 
 
 def _read_gpu(nvml: Any, index: int) -> Gpu | None:
-    handle = _ask(nvml.nvmlDeviceGetHandleByIndex, index)
+    handle = _ask(nvml, "nvmlDeviceGetHandleByIndex", index)
     if handle is None:
         return None
-    memory = _ask(nvml.nvmlDeviceGetMemoryInfo, handle)
-    rates = _ask(nvml.nvmlDeviceGetUtilizationRates, handle)
+    memory = _ask(nvml, "nvmlDeviceGetMemoryInfo", handle)
+    rates = _ask(nvml, "nvmlDeviceGetUtilizationRates", handle)
     return Gpu(
         index=index,
-        name=_text(_ask(nvml.nvmlDeviceGetName, handle)),
-        uuid=_text(_ask(nvml.nvmlDeviceGetUUID, handle)),
+        name=_text(_ask(nvml, "nvmlDeviceGetName", handle)),
+        uuid=_text(_ask(nvml, "nvmlDeviceGetUUID", handle)),
         memory_bytes=None if memory is None else int(memory.total),
         used_bytes=None if memory is None else int(memory.used),
         utilisation=None if rates is None else rates.gpu / 100,
@@ -128,8 +127,8 @@ def _processes(nvml: Any, handle: Any) -> tuple[GpuProcess, ...] | None:
     """Compute and graphics processes; one that does both is listed by NVML twice."""
     held: dict[int, int | None] = {}
     answers = [
-        _ask(nvml.nvmlDeviceGetComputeRunningProcesses, handle),
-        _ask(nvml.nvmlDeviceGetGraphicsRunningProcesses, handle),
+        _ask(nvml, "nvmlDeviceGetComputeRunningProcesses", handle),
+        _ask(nvml, "nvmlDeviceGetGraphicsRunningProcesses", handle),
     ]
     if answers == [None, None]:
         return None

@@ -124,18 +124,24 @@ def read_shm(tree: Tree, probe: Probe, memory: Memory) -> SharedMemory:
     mounted = mount is not None and mount.point not in ("/", "/dev")
     there = mounted or probe.shm is not None
     use = probe.shm or (_size_option(mount) if mount is not None and mounted else None)
-    name = ("tmpfs" if mount is None or mount.filesystem == "tmpfs" else "not_tmpfs") if there else "missing"
-    causes = [Cause(name, use.size_bytes if use else None if there else 0, SHM_PATH)]
+    size = use.size_bytes if use else 0 if mounts and not there else None
+    causes = [Cause(_shm_cause(there, mount), size, SHM_PATH)]
     if there:
         causes.append(Cause("memory", memory.total.value, memory.total.source))
     return SharedMemory(
         filesystem=mount.filesystem if there and mount is not None else None,
-        size_bytes=use.size_bytes if use else None if there else 0,
+        size_bytes=size,
         used_bytes=use.used_bytes if use and probe.shm else None,
         inodes=use.inodes if use else None,
         inodes_used=use.inodes_used if use else None,
         ceiling=lowest(causes),
     )
+
+
+def _shm_cause(there: bool, mount: Mount | None) -> str:
+    if not there:
+        return "missing"
+    return "tmpfs" if mount is None or mount.filesystem == "tmpfs" else "not_tmpfs"
 
 
 def _mount_of(mounts: tuple[Mount, ...], path: str) -> Mount | None:

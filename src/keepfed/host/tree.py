@@ -53,7 +53,7 @@ class Tree:
 
     def exists(self, path: str) -> bool:
         """Whether something is at `path`; False also when it may not be looked at."""
-        return os.path.exists(self.at(path))  # noqa: PTH110  # Path.exists raises where a folder above may not be entered
+        return os.path.exists(self.at(path))  # Path.exists raises where a folder above may not be entered
 
     def folders(self, path: str) -> list[str]:
         """Names of the folders in `path`, sorted; empty when it cannot be listed."""

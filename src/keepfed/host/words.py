@@ -33,7 +33,7 @@ def shm_in_words(facts: HostFacts) -> str:
     """How large /dev/shm is, how much of it is used, and why not larger, as one sentence."""
     ceiling: Ceiling = facts.shm.ceiling
     return say(
-        f"host.shm.{ceiling.cause}",
+        "host.shm.unknown" if facts.shm.size_bytes is None else f"host.shm.{ceiling.cause}",
         size=amount(facts.shm.size_bytes),
         used=amount(facts.shm.used_bytes),
         limit=amount(ceiling.value),
