@@ -67,6 +67,8 @@ def append(folder: Path, past: Past) -> None:
     """
     path = path_in(folder)
     path.parent.mkdir(mode=0o700, exist_ok=True)
+    if path.parent.is_symlink():
+        raise PermissionError(errno.EPERM, "a symbolic link", str(path.parent))
     line = json.dumps(past.to_json(), ensure_ascii=True) + "\n"
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     descriptor = os.open(path, flags, 0o600)

@@ -28,12 +28,19 @@ MAIN_SHARE = 0.5
 PATIENCE_S = 60.0
 """Others are waited for at least this long after the last one settled; longer if settling took longer."""
 
+AFTER_INTERRUPT_S = 20.0
+"""Time for the program to save and end after a Ctrl-C, before it is told more firmly."""
+
 INTERRUPTED = 130
 """128 + SIGINT: what shells report for a program that ended by Ctrl-C."""
 
 
 class Program(Protocol):
-    """The running program, as `keepfed.launch` offers it."""
+    """The running program, as `keepfed.launch` offers it. It passes on to the program what signals tell us."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody pressed Ctrl-C, as far as we can know."""
 
     def start(self) -> None:
         """Start it."""
@@ -84,10 +91,15 @@ class Outcome:
             return INTERRUPTED
         if self.ending is Ending.PROGRAM_ENDED and self.code != 0:
             return self.code
-        counted = counting(self.results)
-        if not counted:
-            return 3
-        return 0 if all(result.settled for result in counted) else 4
+        return verdict_code(self.results)
+
+
+def verdict_code(results: tuple[LoaderResult, ...]) -> int:
+    """0 when every loader that counts has settled, 4 when not, 3 when nothing was measured."""
+    counted = counting(results)
+    if not counted:
+        return 3
+    return 0 if all(result.settled for result in counted) else 4
 
 
 class Session:
@@ -118,20 +130,22 @@ class Session:
         """Start the program and stay with it until the session is over."""
         began_s = self.clock()
         self.program.start()
-        try:
-            code = self._follow(began_s)
-            ending = Ending.INTERRUPTED if code == INTERRUPTED and self._over is None else self._over
-        except KeyboardInterrupt:
-            code, ending = self._stop_now(), Ending.INTERRUPTED
+        code = self._follow(began_s)
         self._listen()
-        # With `goes_on` the program's own end comes after ours, and a failure is then its own.
-        if ending is None or (self.goes_on and ending is not Ending.INTERRUPTED and code != 0):
-            ending = Ending.INTERRUPTED if code == INTERRUPTED else Ending.PROGRAM_ENDED
+        # While it was ours to stop the program, it ended of our signal. Before and after, its end is its own.
+        if self._over is not None and not self.goes_on:
+            ending = self._over
+        elif self.program.interrupted:
+            ending = Ending.INTERRUPTED
+        else:
+            ending = self._over if self._over is not None and code == 0 else Ending.PROGRAM_ENDED
         return Outcome(ending, code, self.tally.results(), self.clock() - began_s)
 
     def _follow(self, began_s: float) -> int:
         while (code := self.program.wait(POLL_S)) is None:
             self._listen()
+            if self.program.interrupted:
+                return self._after_interrupt()
             if self._over is None:
                 self._over = self._verdict(began_s)
                 if self._over is not None:
@@ -139,6 +153,11 @@ class Session:
                     if not self.goes_on:
                         return self.program.stop()
         return code
+
+    def _after_interrupt(self) -> int:
+        """The program was told too. Telling it twice would cut short what it saves, so it gets its time first."""
+        code = self.program.wait(AFTER_INTERRUPT_S)
+        return self.program.stop((0.0, 10.0)) if code is None else code
 
     def _listen(self) -> None:
         now_s = self.clock()
@@ -159,12 +178,6 @@ class Session:
             if not held_up_by(results, waited_s=now_s - last_s, took_s=last_s - began_s):
                 return Ending.SETTLED
         return Ending.TIME_UP if now_s - began_s >= self.max_seconds else None
-
-    def _stop_now(self) -> int:
-        try:
-            return self.program.stop()
-        except KeyboardInterrupt:  # pressed again: no more patience
-            return self.program.stop((0.0, 0.0))
 
 
 def held_up_by(results: tuple[LoaderResult, ...], *, waited_s: float, took_s: float) -> tuple[LoaderResult, ...]:
