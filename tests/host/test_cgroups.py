@@ -63,6 +63,12 @@ def test_a_mount_that_shows_the_group_is_preferred_to_one_on_top_that_does_not(t
     assert find_group(tree, "cpu")[0].folders[0] == "/sys/fs/cgroup/a"
 
 
+def test_of_two_mounts_that_show_the_group_the_one_on_top_counts(tmp_path: Path) -> None:
+    mounts = a_mount("/", "/sys/fs/cgroup") + a_mount("/a", "/sys/fs/cgroup")
+    tree = a_machine(tmp_path, "0::/a\n", mounts, {"/sys/fs/cgroup/cpu.max": "max", "/sys/fs/cgroup/a/cpu.max": "1 1"})
+    assert find_group(tree, "cpu")[0].folders == ("/sys/fs/cgroup",)
+
+
 def test_the_limits_of_a_sibling_are_not_taken_for_ours(tmp_path: Path) -> None:
     """A mount of another group would answer, but for somebody else."""
     files = {
