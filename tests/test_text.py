@@ -58,7 +58,7 @@ def test_a_page_has_the_same_keys_and_placeholders_in_every_language(name: str) 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_keys_of_a_page_carry_its_name(name: str) -> None:
     for key in page("en", name):
-        assert re.fullmatch(rf"{name.removesuffix('.json')}\.[a-z0-9_]+(\.[a-z0-9_]+)*", key), key
+        assert re.fullmatch(rf"{name.removesuffix('.json')}\.[a-z0-9_-]+(\.[a-z0-9_-]+)*", key), key
 
 
 @pytest.mark.parametrize("name", PAGES)

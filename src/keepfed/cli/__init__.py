@@ -9,7 +9,7 @@ What a verb is. A file `cli/<verb>.py` with one function that Typer can read, an
   before it; an unknown one there is an error, never a part of the program.
 - It returns its exit code (None is 0), or raises a KeepfedError, which `main` prints and turns into one. It never calls
   `sys.exit`.
-- Its one line in `keepfed --help` is `cli.verb_<verb>` in the locales.
+- Its one line in `keepfed --help` is `cli.verb_<verb>` in the locales, what `keepfed <verb> --help` says `cli.help_<verb>`.
 
 Exit codes that all verbs share: 0 fine, 1 findings, 2 wrong usage (UsageError, ProfileError), 3 what was asked about could
 not be reached (UnreachableError), 130 Ctrl-C.

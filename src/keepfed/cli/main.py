@@ -30,14 +30,20 @@ class Verb:
     target: str
     """The function, "module:name"."""
 
-    help_key: str
+    line_key: str
     """Key of its one line in `keepfed --help`."""
+
+    help_key: str
+    """Key of what `keepfed VERB --help` says before the options."""
 
     runs_program: bool = False
     """Whether a program of the user's follows, which is then taken as it stands."""
 
 
-VERBS: dict[str, Verb] = {}
+VERBS: dict[str, Verb] = {
+    "run": Verb("keepfed.cli.run:run", "cli.verb_run", "cli.help_run", runs_program=True),
+    "tune": Verb("keepfed.cli.tune:tune", "cli.verb_tune", "cli.help_tune", runs_program=True),
+}
 
 EXIT_CODES: tuple[tuple[type[KeepfedError], int], ...] = (
     (UsageError, 2),
@@ -47,6 +53,10 @@ EXIT_CODES: tuple[tuple[type[KeepfedError], int], ...] = (
 )
 
 _LANG = "--lang"
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+# The first word that is not an option of ours begins the user's program, and nothing after it is read by us.
+_PROGRAM = {"allow_extra_args": True, "allow_interspersed_args": False}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,16 +94,19 @@ def build_app(chosen: str | None) -> typer.Typer:
         add_completion=False,
         help=say("cli.what"),
         epilog=say("cli.exit_codes"),
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings=_HELP,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
     app.callback(invoke_without_command=True)(_globals)
     for name, verb in VERBS.items():
-        settings: dict[str, object] = {"help_option_names": ["-h", "--help"]}
-        if verb.runs_program:
-            settings |= {"allow_extra_args": True, "allow_interspersed_args": False}
-        register = app.command(name, help=say(verb.help_key), context_settings=settings)
+        register = app.command(
+            name,
+            help=say(verb.help_key),
+            short_help=say(verb.line_key),
+            options_metavar="[OPTIONS] -- COMMAND [ARGS]..." if verb.runs_program else "[OPTIONS]",
+            context_settings=_HELP | (_PROGRAM if verb.runs_program else {}),
+        )
         register(load(verb) if name == chosen else _stand_in)
     return app
 
