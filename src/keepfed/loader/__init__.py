@@ -1,0 +1,1 @@
+"""The drop-in DataLoader. Import names from `keepfed`; this folder is private and loads nothing by itself."""

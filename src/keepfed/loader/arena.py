@@ -1,0 +1,241 @@
+"""Memory in which batches travel: one sparse memory file per worker, written by that worker alone.
+
+torch makes, maps, faults in and unmaps a fresh shared-memory file for every tensor of every batch. Here each worker has
+one *region*: an anonymous memory file (memfd) that is as large as the memory limit but sparse, mapped once by the worker
+and once by the trainer. Inside it the worker carves *slots* and reuses them, so a page is faulted in once.
+
+    worker                                   trainer
+    ──────                                   ───────
+    SlotWriter.take(n)  ── slot s, gen g ──▶  message "done: slot (offset, used, g)"
+      writes                                  Region.lease(offset, …) → owner array → tensors of the batch
+                                              … the program drops the last of them: the owner array dies,
+                                              its weak reference lands in a deque (and nothing else happens there)
+    SlotWriter.release  ◀── (offset, g) ────  the next task message carries it back
+
+Who may write a slot when is therefore never shared state: the worker alone allocates in its region, and it reuses a slot
+only when the trainer has given back exactly that use of it (the generation) *and* nothing inside the worker still refers
+to it. A worker that died takes its region with it; what the program still holds of it stays mapped until dropped.
+
+Three rules about the owner array, each learned from a way in which data was freed under its reader:
+- it is made by `np.frombuffer(mmap, …)` and never sliced out of another array: NumPy collapses `.base` chains, and the
+  finalizer of a slice fires while views of its base are alive;
+- tensors are made by `torch.frombuffer(owner, …)`, one storage per tensor, exactly as long as the tensor: saving or
+  pickling a batch then writes the batch, not the region, and `resize_` cannot grow into a neighbour;
+- the weak reference is on the owner, not on a tensor: `t.detach()`, `t.untyped_storage()`, `t.numpy()`, DLPack capsules
+  and memoryviews all keep the owner alive, none keeps the tensor object alive.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Owner = npt.NDArray[np.uint8]
+Use = tuple[int, int]
+"""One use of a slot: its offset in the region and the generation of that use."""
+
+PAGE = 4096
+HUGE_PAGE = 2 << 20
+ALIGNMENT = 64
+"""Tensors start on cache lines, as torch's own allocator does."""
+SMALLEST_REGION = 1 << 30
+_MFD_NOEXEC_SEAL = 0x0008  # since Linux 6.3; absent from Python 3.11's os module
+
+
+def supported() -> bool:
+    """Whether this platform has what a region needs: memory files that a child can map."""
+    return hasattr(os, "memfd_create") and hasattr(mmap, "MAP_SHARED")
+
+
+def _memory_file() -> int:
+    """A new anonymous memory file.
+
+    MFD_NOEXEC_SEAL is asked for first: with vm.memfd_noexec=2 the kernel refuses a file without it, and from 6.3 on it
+    logs a warning; kernels before 6.3 answer EINVAL (memfd_create(2)).
+    """
+    try:
+        return os.memfd_create("keepfed", os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.memfd_create("keepfed", os.MFD_CLOEXEC)
+
+
+class Region:
+    """One worker's memory file, mapped in this process."""
+
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        self.fd = -1
+        self._map = mmap.mmap(fd, size_bytes)
+        self.fd = fd
+        self.size_bytes = size_bytes
+        self.address = np.frombuffer(self._map, np.uint8, 1).ctypes.data
+
+    @classmethod
+    def create(cls, size_bytes: int) -> Region:
+        """A new region of at least 1 GiB and at most `size_bytes` of address space; it takes memory only where written.
+
+        Raises OSError when no memory file of 1 GiB can be made or mapped (ulimit -v, ulimit -f, some sandboxes).
+        """
+        while True:
+            fd = _memory_file()
+            try:
+                os.ftruncate(fd, size_bytes)
+                return cls(fd, size_bytes)
+            except (OSError, ValueError):
+                os.close(fd)
+                if size_bytes <= SMALLEST_REGION:
+                    raise
+                size_bytes = max(SMALLEST_REGION, size_bytes // 4)
+
+    def owner(self, offset: int, nbytes: int) -> Owner:
+        """An array over these bytes; everything made from it keeps exactly this array alive."""
+        return np.frombuffer(self._map, np.uint8, nbytes, offset)
+
+    def bytes_in_use(self) -> int:
+        """Memory that the file holds at present."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def punch(self, offset: int, nbytes: int) -> None:
+        """Give these pages back to the system; they read as zeros afterwards."""
+        self._map.madvise(mmap.MADV_REMOVE, offset, nbytes)
+
+    def __del__(self) -> None:
+        """Close the file. The mapping goes with the last owner array, wherever that is."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def slot_capacity(nbytes: int) -> int:
+    """Size class for `nbytes`: eight classes per doubling, so that growing batches reuse slots at ≤ 12.5 % of waste."""
+    step = max(PAGE, 1 << max(0, nbytes.bit_length() - 4))
+    return -(-nbytes // step) * step
+
+
+@dataclass(slots=True)
+class Slot:
+    """A piece of a region, as the worker that owns the region sees it."""
+
+    offset: int
+    """Where it starts in the region."""
+    capacity: int
+    """Bytes that fit."""
+    generation: int = 0
+    """Number of the current use; a release for another use is ignored."""
+    out: bool = False
+    """Sent to the trainer and not yet given back."""
+    cold: bool = False
+    """Its pages were given back to the system."""
+    held: weakref.ref[Owner] | None = None
+    """The owner array of the last use inside the worker: alive while dataset or collate code still refers to it."""
+
+    def reusable(self) -> bool:
+        """Whether nobody, here or in the trainer, can still read it."""
+        return not self.out and (self.held is None or self.held() is None)
+
+
+@dataclass(slots=True)
+class SlotWriter:
+    """The worker's side of its region: takes slots for results, and takes them back when the trainer is done."""
+
+    region: Region
+    """The region of this worker."""
+    allowance_bytes: int
+    """Memory that the slots may take together before reuse is waited for."""
+    wait_for_release: Callable[[], bool]
+    """Blocks until the trainer said something; False when it will say no more (it is ending)."""
+    released: Callable[[], Iterable[Use]]
+    """Uses that the trainer gave back since the last call."""
+    poison: bool = False
+    """Overwrite given-back slots with 0xA5, so that a use after release shows."""
+    slots: dict[int, Slot] = field(default_factory=dict)
+    """All slots by offset."""
+    _free: list[Slot] = field(default_factory=list)
+    _end: int = 0
+
+    def take(self, nbytes: int) -> tuple[Slot, Owner]:
+        """A slot for `nbytes`, most recently used first, and the owner array over it.
+
+        Raises MemoryError when the region's address space is used up.
+        """
+        self.release(self.released())
+        slot = self._reuse(nbytes) or self._within_allowance(nbytes)
+        slot.cold = False
+        slot.generation += 1
+        owner = self.region.owner(slot.offset, slot.capacity)
+        slot.held = weakref.ref(owner)
+        return slot, owner
+
+    def sent(self, slots: Iterable[Slot]) -> None:
+        """These slots now belong to the trainer."""
+        for slot in slots:
+            slot.out = True
+
+    def unused(self, slot: Slot) -> None:
+        """This slot was taken and not sent after all."""
+        self._free.append(slot)
+
+    def release(self, uses: Iterable[Use]) -> None:
+        """The trainer gives back these (offset, generation) pairs; stale or repeated ones are ignored."""
+        for offset, generation in uses:
+            slot = self.slots.get(offset)
+            if slot is None or not slot.out or slot.generation != generation:
+                continue
+            slot.out = False
+            self._free.append(slot)
+            if self.poison and slot.reusable():
+                self.region.owner(offset, slot.capacity)[:] = 0xA5
+
+    def _reuse(self, nbytes: int) -> Slot | None:
+        for position in range(len(self._free) - 1, -1, -1):
+            slot = self._free[position]
+            if nbytes <= slot.capacity <= max(4 * nbytes, 64 * PAGE) and slot.reusable():
+                return self._free.pop(position)
+        return None
+
+    def _within_allowance(self, nbytes: int) -> Slot:
+        """A fresh slot; past the allowance first drops idle pages, then waits for the trainer to give something back."""
+        capacity = slot_capacity(nbytes)
+        while self._resident() + capacity > self.allowance_bytes:
+            if self._cool_one():
+                continue
+            if not any(slot.out for slot in self.slots.values()) or not self.wait_for_release():
+                break
+            self.release(self.released())
+            if (slot := self._reuse(nbytes)) is not None:
+                return slot
+        return self._carve(capacity)
+
+    def _resident(self) -> int:
+        return sum(slot.capacity for slot in self.slots.values() if not slot.cold)
+
+    def _cool_one(self) -> bool:
+        for slot in self._free:
+            if not slot.cold and slot.reusable():
+                self.region.punch(slot.offset, slot.capacity)
+                slot.cold = True
+                return True
+        return False
+
+    def _carve(self, capacity: int) -> Slot:
+        for position, slot in enumerate(self._free):
+            if slot.cold and slot.capacity >= capacity:
+                return self._free.pop(position)
+        alignment = HUGE_PAGE if capacity >= HUGE_PAGE else PAGE
+        offset = -(-self._end // alignment) * alignment
+        if offset + capacity > self.region.size_bytes:
+            raise MemoryError(
+                f"a batch needs {capacity} bytes, but the {self.region.size_bytes} bytes of address space of this "
+                "worker's region are used up; use a smaller batch_size or prefetch_factor"
+            )
+        self._end = offset + capacity
+        slot = self.slots[offset] = Slot(offset, capacity)
+        return slot

@@ -1,0 +1,171 @@
+"""How a batch arrives: the message and the worker's slots become the program's tensors.
+
+Tensors of up to 256 KiB are copied out at once (7 µs) and only larger ones are leased: a program that keeps every label
+then holds labels, not slots. When the program already holds as much as the budget allows, large ones are copied too, so a
+consumer that keeps its batches gets ordinary memory and never stops the workers.
+"""
+
+from __future__ import annotations
+
+import zlib
+from io import BytesIO
+from pickle import Unpickler
+from typing import Any
+
+import numpy as np
+import torch
+
+from keepfed.errors import BatchCorrupted
+from keepfed.loader import codec
+from keepfed.loader.arena import Owner
+from keepfed.loader.codec import DTYPES, Encoded, Place, PlainTensor, SlotUse
+from keepfed.loader.lease import Lease, LeaseBook
+from keepfed.text import say
+
+COPY_OUT_BYTES = 256 << 10
+"""Up to this size a tensor is copied at delivery instead of leased."""
+
+
+
+
+def decode(encoded: Encoded, book: LeaseBook, *, copy_all: bool = False) -> Any:
+    """The batch. Its slots are leased where the program now holds a part of them, else given back.
+
+    Raises BatchCorrupted in verify mode when the bytes are not the ones that the worker wrote, and whatever unpickling the
+    program's own classes raises; then nothing is leased or given back, and it may be called again (after Ctrl-C).
+    """
+    slots = _Slots(encoded.slots, book, copy_all=copy_all)
+    try:
+        batch = _build(encoded, slots)
+        slots.give_back_the_rest()
+    except BaseException:
+        slots.revoke()
+        raise
+    return batch
+
+
+def _build(encoded: Encoded, slots: _Slots) -> Any:
+    kind, tree = encoded.kind, encoded.tree
+    if kind == "pickle":
+        place, storages = tree
+        return BatchUnpickler(slots.raw(place), slots, storages).load()
+    if kind == "dict":
+        keys, tensors = tree
+        return dict(zip(keys, [_tensor(tensor, slots) for tensor in tensors], strict=True))
+    if kind == "list":
+        return [_tensor(tensor, slots) for tensor in tree]
+    if kind == "tuple":
+        return tuple([_tensor(tensor, slots) for tensor in tree])
+    return _tensor(tree[0], slots)
+
+
+def _tensor(plain: PlainTensor, slots: _Slots) -> torch.Tensor:
+    place, code, shape, stride = plain
+    if place[2] == 0:
+        return torch.empty_strided(shape, stride, dtype=DTYPES[code])
+    return slots.flat(place, DTYPES[code]).as_strided_(shape, stride)
+
+
+class _Slots:
+    """The slots of one message, of which some end up leased."""
+
+    def __init__(self, uses: tuple[SlotUse, ...], book: LeaseBook, *, copy_all: bool) -> None:
+        self._uses = uses
+        self._book = book
+        self._copy_all = copy_all
+        self._leased: dict[int, Owner] = {}
+        for offset, _, nbytes, checksum in uses:
+            if checksum is not None and zlib.crc32(book.region.owner(offset, nbytes)) != checksum:
+                raise BatchCorrupted(say("loader.corrupted", offset=offset, nbytes=nbytes))
+
+    def flat(self, place: Place, dtype: torch.dtype) -> torch.Tensor:
+        """The elements at this place: a copy when they are few, else a lease."""
+        number, start, nbytes, inline = place
+        if number < 0:
+            return torch.frombuffer(bytearray(inline), dtype=dtype)
+        count = nbytes // dtype.itemsize
+        if self._copy_all or nbytes <= COPY_OUT_BYTES:
+            return torch.frombuffer(self._borrowed(number), dtype=dtype, count=count, offset=start).clone()
+        return torch.frombuffer(self._owner(number), dtype=dtype, count=count, offset=start)
+
+    def array(self, place: Place, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> np.ndarray[Any, Any]:
+        """The NumPy array at this place: a copy when it is small, else a lease."""
+        number, start, nbytes, inline = place
+        if number < 0:
+            return np.ndarray(shape, dtype, bytearray(inline), order=order)
+        if self._copy_all or nbytes <= COPY_OUT_BYTES:
+            return np.ndarray(shape, dtype, self._borrowed(number), start, order=order).copy(order="K")
+        return np.ndarray(shape, dtype, self._owner(number), start, order=order)
+
+    def raw(self, place: Place) -> memoryview:
+        """The bytes at this place, for reading before the slot is given back."""
+        number, start, nbytes, inline = place
+        return memoryview(inline) if number < 0 else memoryview(self._borrowed(number))[start : start + nbytes]
+
+    def give_back_the_rest(self) -> None:
+        """Slots of which the program holds nothing are free again."""
+        for number, (offset, generation, _, _) in enumerate(self._uses):
+            if number not in self._leased:
+                self._book.give_back((offset, generation))
+
+    def revoke(self) -> None:
+        """Nothing of this came to be."""
+        for number in self._leased:
+            self._book.revoke(self._uses[number][:2])
+
+    def _borrowed(self, number: int) -> Owner:
+        offset, _, nbytes, _ = self._uses[number]
+        return self._book.region.owner(offset, nbytes)
+
+    def _owner(self, number: int) -> Owner:
+        owner = self._leased.get(number)
+        if owner is None:
+            offset, generation, nbytes, checksum = self._uses[number]
+            owner = self._leased[number] = self._book.lease((offset, generation), nbytes, checksum)
+        return owner
+
+
+class BatchUnpickler(Unpickler):
+    """Reads a pickled batch; tensors, storages and arrays come out of the slots."""
+
+    def __init__(self, data: memoryview, slots: _Slots, storages: list[tuple[Place, int]]) -> None:
+        super().__init__(BytesIO(data))
+        self._slots = slots
+        self._storages = storages
+        self._made: dict[int, torch.UntypedStorage] = {}
+        self._meaning = {
+            codec.restore_tensor.__name__: self._tensor,
+            codec.restore_storage.__name__: self._storage,
+            codec.restore_array.__name__: slots.array,
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Names of pieces of a batch get their meaning here; all others are imported."""
+        if module == codec.__name__ and name in self._meaning:
+            return self._meaning[name]
+        return super().find_class(module, name)
+
+    def _storage(self, number: int) -> torch.UntypedStorage:
+        storage = self._made.get(number)
+        if storage is None:
+            place = self._storages[number][0]
+            flat = self._slots.flat(place, torch.uint8) if place[2] else torch.empty(0, dtype=torch.uint8)
+            storage = self._made[number] = flat.untyped_storage()
+        return storage
+
+    def _tensor(
+        self, number: int, start: int, code: int, shape: tuple[int, ...], stride: tuple[int, ...]
+    ) -> torch.Tensor:
+        dtype = DTYPES[code]
+        offset = (start - self._storages[number][1]) // dtype.itemsize
+        return torch.empty(0, dtype=dtype).set_(self._storage(number), offset, shape, stride)
+
+
+def changed_while_leased(lease: Lease, book: LeaseBook) -> bool:
+    """Verify mode, at release: whether the bytes differ from those that were delivered.
+
+    Only two can have written them: the program, which may edit its batches in place, and the worker, which must not.
+    """
+    if lease.checksum is None:
+        return False
+    return zlib.crc32(book.region.owner(lease.use[0], lease.nbytes)) != lease.checksum

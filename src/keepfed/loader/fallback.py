@@ -1,0 +1,48 @@
+"""When a loader is left to torch's own iterator, and why: said once per loader, counted in `stats().fallback`."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import weakref
+from typing import Any
+
+import torch
+
+from keepfed.loader import arena, torch_seam, zygote
+from keepfed.text import say
+
+logger = logging.getLogger("keepfed")
+_told: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def why_torch(loader: Any) -> str:
+    """Why torch's own iterator must run this loader, in words; empty when ours can."""
+    if absent := torch_seam.missing():
+        return say("loader.torch_differs", names=", ".join(absent), version=torch.__version__)
+    if not (arena.supported() and zygote.supported()):
+        return say("loader.platform")
+    if torch_seam.is_datapipe(loader.dataset):
+        return say("loader.datapipe")
+    if not torch_seam.is_map_style(loader):
+        return say("loader.iterable")
+    method = start_method(loader)
+    if method != "fork":
+        return say("loader.start_method", method=method)
+    if loader.pin_memory and torch.accelerator.is_available():
+        return say("loader.pinned")
+    return ""
+
+
+def start_method(loader: Any) -> str:
+    """How this loader asks for its workers to be started: fork, spawn or forkserver."""
+    context = loader.multiprocessing_context
+    name = context.get_start_method() if context is not None else multiprocessing.get_start_method()
+    return str(name)
+
+
+def tell_once(loader: Any, reason: str) -> None:
+    """Log that this loader runs on torch's iterator, the first time only."""
+    if loader not in _told:
+        _told.add(loader)
+        logger.warning(say("loader.left_to_torch", dataset=type(loader.dataset).__name__, reason=reason))

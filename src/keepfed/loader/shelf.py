@@ -1,0 +1,51 @@
+"""Regions that outlive their workers: the next epoch's workers write into pages that exist already.
+
+Without persistent workers every epoch forks new ones. Their regions are kept here, per loader, and handed on; one that the
+program still holds a part of (the loop variable of the last batch) waits until that is dropped. The shelf dies with its
+loader, and the memory with the last thing that refers to it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from keepfed.loader.arena import Region
+from keepfed.loader.lease import LeaseBook
+
+
+class Shelf:
+    """Idle regions of one loader."""
+
+    def __init__(self) -> None:
+        self._idle: list[Region] = []
+        self._held: list[LeaseBook] = []
+
+    def take(self, size_bytes: int) -> Region:
+        """A region that nobody uses, or a new one. Raises OSError when none can be made."""
+        self._sort_out()
+        return self._idle.pop() if self._idle else Region.create(size_bytes)
+
+    def put_back(self, book: LeaseBook) -> None:
+        """The worker of this region is gone: nobody writes there any more."""
+        self._held.append(book)
+        self._sort_out()
+
+    def _sort_out(self) -> None:
+        held, self._held = self._held, []
+        for book in held:
+            if book.returned():
+                self._idle.append(book.region)
+            else:
+                self._held.append(book)
+
+
+_shelves: weakref.WeakKeyDictionary[Any, Shelf] = weakref.WeakKeyDictionary()
+
+
+def shelf_of(loader: object) -> Shelf:
+    """The shelf of this loader."""
+    shelf = _shelves.get(loader)
+    if shelf is None:
+        shelf = _shelves[loader] = Shelf()
+    return shelf

@@ -1,0 +1,102 @@
+"""What a loader has done so far, as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from keepfed.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderStats:
+    """A snapshot of one loader, over all its epochs. Times are seconds, sizes bytes."""
+
+    batches: int
+    """Batches delivered."""
+    samples: int
+    """Samples in them, as far as the sampler's indices tell."""
+    elapsed_s: float
+    """From the first `iter()` to the last delivery."""
+    wait_s: float
+    """Time spent inside `next()`."""
+    step_s: float
+    """Mean time that the program took between two `next()` calls."""
+    batch_s: float
+    """Mean time that a worker took to make a batch."""
+    epochs: int
+    """Epochs begun."""
+    epoch_s: float
+    """Duration of the last epoch that was read to its end; 0 before that."""
+    workers: int
+    """Workers alive now."""
+    prefetch_factor: int
+    """Batches per worker in preparation now."""
+    restarts: int
+    """Workers that were replaced because they died."""
+    redone_batches: int
+    """Batches that were made again because of that."""
+    bytes: int
+    """Bytes that travelled in slots."""
+    fallback: str
+    """Why torch's own iterator runs this loader; empty when it does not."""
+    plan: Plan | None
+    """The plan in force; None before the first `iter()`."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """The running counts behind LoaderStats; one per loader, shared by its iterators."""
+
+    batches: int = 0
+    samples: int = 0
+    first_s: float = 0.0
+    last_s: float = 0.0
+    wait_s: float = 0.0
+    made_s: float = 0.0
+    made_cpu_s: float = 0.0
+    made: int = 0
+    epochs: int = 0
+    epoch_began_s: float = 0.0
+    epoch_s: float = 0.0
+    workers: int = 0
+    restarts: int = 0
+    redone: int = 0
+    bytes: int = 0
+    edited: int = 0
+    fallback: str = ""
+    plan: Plan | None = None
+    notes: set[str] = field(default_factory=set)
+
+    def begin_epoch(self, now_s: float) -> None:
+        """An epoch begins."""
+        self.epochs += 1
+        self.epoch_began_s = now_s
+        self.first_s = self.first_s or now_s
+
+    def delivered(self, asked_s: float, now_s: float, samples: int) -> None:
+        """A batch goes to the program, which asked for it at `asked_s`."""
+        self.batches += 1
+        self.samples += samples
+        self.wait_s += now_s - asked_s
+        self.last_s = now_s
+
+    def snapshot(self) -> LoaderStats:
+        """The counts as they are now."""
+        elapsed_s = max(0.0, self.last_s - self.first_s)
+        return LoaderStats(
+            batches=self.batches,
+            samples=self.samples,
+            elapsed_s=elapsed_s,
+            wait_s=self.wait_s,
+            step_s=max(0.0, elapsed_s - self.wait_s) / max(1, self.batches),
+            batch_s=self.made_s / max(1, self.made),
+            epochs=self.epochs,
+            epoch_s=self.epoch_s,
+            workers=self.workers,
+            prefetch_factor=self.plan.prefetch_factor if self.plan else 0,
+            restarts=self.restarts,
+            redone_batches=self.redone,
+            bytes=self.bytes,
+            fallback=self.fallback,
+            plan=self.plan,
+        )

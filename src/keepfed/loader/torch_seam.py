@@ -1,0 +1,122 @@
+"""Every private name of torch that keepfed leans on, in one place, checked once.
+
+torch's DataLoader was not made to be cut open, and its private names move between releases. So they are looked up here
+and nowhere else; `missing()` says which of them the installed torch lacks, and then every loader is left to torch's own
+iterator with one line that names them. What is inherited and called rather than copied: all draws and warnings of
+`_BaseDataLoaderIter`, and the whole of `_worker_loop` (seeding, fetchers, exception wrapping), so that these are always
+the installed torch's own.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader, _utils, dataloader
+from torch.utils.data._utils import collate, signal_handling, worker
+
+WORKER_LOOP_ARGUMENTS = (
+    "dataset_kind",
+    "dataset",
+    "index_queue",
+    "data_queue",
+    "done_event",
+    "auto_collation",
+    "collate_fn",
+    "drop_last",
+    "base_seed",
+    "init_fn",
+    "worker_id",
+    "num_workers",
+    "persistent_workers",
+    "shared_seed",
+)
+"""Parameters of `_worker_loop` as of torch 2.6 to 2.13; anything else is a torch that we do not know."""
+
+_NEEDED: tuple[tuple[Any, str], ...] = (
+    (dataloader, "_BaseDataLoaderIter"),
+    (dataloader, "_MultiProcessingDataLoaderIter"),
+    (dataloader, "_SingleProcessDataLoaderIter"),
+    (dataloader, "_DatasetKind"),
+    (worker, "_worker_loop"),
+    (worker, "_worker_info"),
+    (worker, "_ResumeIteration"),
+    (worker, "WorkerInfo"),
+    (collate, "default_collate_fn_map"),
+    (collate, "collate_tensor_fn"),
+    (signal_handling, "_set_worker_signal_handlers"),
+    (_utils, "MP_STATUS_CHECK_INTERVAL"),
+    (DataLoader, "_get_iterator"),
+    (torch.autograd, "_profiler_enabled"),
+)
+
+BaseDataLoaderIter: Any = getattr(dataloader, "_BaseDataLoaderIter", object)
+MultiProcessingDataLoaderIter: Any = getattr(dataloader, "_MultiProcessingDataLoaderIter", object)
+SingleProcessDataLoaderIter: Any = getattr(dataloader, "_SingleProcessDataLoaderIter", object)
+collate_tensor: Any = getattr(collate, "collate_tensor_fn", None)
+original_get_iterator: Any = getattr(DataLoader, "_get_iterator", None)
+
+
+@cache
+def missing() -> tuple[str, ...]:
+    """Private names that the installed torch lacks, or has in another shape; empty when all is well."""
+    absent = [f"{owner.__name__}.{name}" for owner, name in _NEEDED if not hasattr(owner, name)]
+    loop = getattr(worker, "_worker_loop", None)
+    if loop is not None and tuple(inspect.signature(loop).parameters) != WORKER_LOOP_ARGUMENTS:
+        absent.append("torch.utils.data._utils.worker._worker_loop(...) with the parameters that we know")
+    return tuple(absent)
+
+
+def worker_loop(**arguments: Any) -> None:
+    """Run torch's own worker loop with our queues in the place of its."""
+    worker._worker_loop(**arguments)
+
+
+def resume_message(shared_seed: int | None) -> Any:
+    """The message on which torch's worker loop starts a new epoch in a persistent worker."""
+    return worker._ResumeIteration(shared_seed)
+
+
+def is_resume_message(message: object) -> bool:
+    """Whether torch's worker loop acknowledges a new epoch with this object."""
+    return isinstance(message, worker._ResumeIteration)
+
+
+def worker_info() -> Any:
+    """The WorkerInfo of this process, None outside workers."""
+    return worker._worker_info
+
+
+def set_worker_info(info: Any) -> None:
+    """Replace the WorkerInfo that `torch.utils.data.get_worker_info()` returns in this process."""
+    worker._worker_info = info
+
+
+def collate_map() -> dict[Any, Any]:
+    """The table from element type to collate function that `default_collate` walks."""
+    return collate.default_collate_fn_map
+
+
+def profiler_enabled() -> bool:
+    """Whether torch's profiler is recording."""
+    return bool(torch.autograd._profiler_enabled())
+
+
+def is_map_style(loader: DataLoader[Any]) -> bool:
+    """Whether the loader indexes its dataset (in contrast to iterating it)."""
+    return bool(loader._dataset_kind == dataloader._DatasetKind.Map)  # type: ignore[attr-defined]  # private
+
+
+def is_datapipe(dataset: object) -> bool:
+    """Whether the dataset is one of torch's datapipes, which draw a seed shared by all ranks."""
+    pipes = tuple(getattr(dataloader, name) for name in ("IterDataPipe", "MapDataPipe") if hasattr(dataloader, name))
+    return isinstance(dataset, pipes)
+
+
+def wrap_exception(error: BaseException) -> ExceptionWrapper:
+    """An exception as torch sends it from worker to program: type and text of the traceback."""
+    return ExceptionWrapper((type(error), error, error.__traceback__), where="in DataLoader worker process")

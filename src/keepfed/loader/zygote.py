@@ -1,0 +1,216 @@
+"""The idle child from which workers are forked.
+
+    trainer ──fork──▶ zygote ──fork──▶ worker 0
+       │                 │ ──────────▶ worker 1
+       │                 │ ──────────▶ worker 2 (minutes later, in mid-epoch)
+       └── sockets to every worker, passed through the zygote ──
+
+Workers that are added or replaced in mid-epoch must not be forked from the trainer: by then the program has changed its
+dataset, started CUDA and threads, or stands in another thread. The zygote is forked once, at `iter()`, does nothing, and
+so keeps the dataset as it was. It is single-threaded, so everything forked from it is sound, and PR_SET_PDEATHSIG, which
+is tied to the forking *thread* (prctl(2)), means what it says.
+
+Control socket, trainer to zygote: ("fork", id) with the worker's socket and region attached, ("term", pid), ("quit",).
+Zygote to trainer: ("forked", id, pid) with a pidfd attached, ("exited", id, wait status).
+
+Endings. The zygote polls a pidfd of the trainer: killed or not, when the trainer is gone the zygote exits, the kernel
+kills its workers (PDEATHSIG), and nothing is left. A worker whose zygote is gone is killed likewise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import marshal
+import os
+import select
+import signal
+import socket
+from collections.abc import Callable
+from multiprocessing.context import ForkProcess
+from typing import Any, NoReturn
+
+from keepfed.loader.arena import Region
+from keepfed.loader.channel import WorkerEnd
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+WorkerMain = Callable[[int, WorkerEnd, Region], None]
+
+
+def supported() -> bool:
+    """Whether this platform can hold and watch children the way the zygote does (Linux 5.3 and later)."""
+    if not all(hasattr(os, name) for name in ("fork", "pidfd_open")) or not hasattr(socket, "send_fds"):
+        return False
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
+class Zygote:
+    """The trainer's handle on its zygote."""
+
+    def __init__(self, main: WorkerMain) -> None:
+        """Fork. `main(worker_id, end, region)` is what workers will run; it and all it refers to are frozen now."""
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.setblocking(False)
+        trainer_pid = os.getpid()
+        trainer = os.pidfd_open(trainer_pid)
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.control.close()
+            _ZygoteProcess(theirs, trainer, trainer_pid, main).run()
+        theirs.close()
+        os.close(trainer)
+        self.pidfd = os.pidfd_open(self.pid)
+
+    def fork_worker(self, worker_id: int, sock: socket.socket, region: Region) -> None:
+        """Ask for a worker; it is announced by a "forked" message."""
+        self._send(("fork", worker_id, region.size_bytes), [sock.fileno(), region.fd])
+
+    def terminate(self, pid: int) -> None:
+        """Send SIGTERM to a worker. Only from its parent does torch's handler take it as an order to exit with 0."""
+        self._send(("term", pid), [])
+
+    def messages(self) -> list[tuple[tuple[Any, ...], list[int]]]:
+        """What the zygote said, with the descriptors that came along."""
+        received: list[tuple[tuple[Any, ...], list[int]]] = []
+        with contextlib.suppress(BlockingIOError, OSError):
+            while True:
+                data, fds, _, _ = socket.recv_fds(self.control, 4096, 4)
+                if not data:
+                    break
+                received.append((marshal.loads(data), fds))
+        return received
+
+    def quit(self, timeout_s: float) -> None:
+        """End the zygote, and by that every worker that is left; reap it."""
+        self._send(("quit",), [])
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if not poll.poll(timeout_s * 1000):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        self.control.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+    def _send(self, message: tuple[Any, ...], fds: list[int]) -> None:
+        with contextlib.suppress(OSError):  # a dead zygote is noticed by its pidfd
+            self.control.setblocking(True)
+            socket.send_fds(self.control, [marshal.dumps(message)], fds)
+        self.control.setblocking(False)
+
+
+class _ZygoteProcess:
+    """The zygote's own side. Never returns to the program's code that it was forked from."""
+
+    def __init__(self, control: socket.socket, trainer: int, trainer_pid: int, main: WorkerMain) -> None:
+        self._control = control
+        self._trainer = trainer
+        self._trainer_pid = trainer_pid
+        self._main = main
+        self._children: dict[int, tuple[int, int]] = {}  # pidfd -> worker id, pid
+
+    def run(self) -> NoReturn:
+        status = 1
+        try:
+            gc.freeze()  # a collection here or in a worker must not run the trainer's finalizers, nor touch its pages
+            os.environ["KEEPFED_WORKER"] = "1"
+            _drop_handlers()
+            self._serve()
+            status = 0
+        finally:
+            os._exit(status)
+
+    def _serve(self) -> None:
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._trainer, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == self._trainer:
+                    return
+                if fd == self._control.fileno():
+                    if not self._obey(poll):
+                        return
+                else:
+                    poll.unregister(fd)
+                    self._report_exit(fd)
+
+    def _obey(self, poll: select.poll) -> bool:
+        data, fds, _, _ = socket.recv_fds(self._control, 4096, 4)
+        if not data:
+            return False
+        kind, *rest = marshal.loads(data)
+        if kind == "fork":
+            self._fork(poll, rest[0], rest[1], fds)
+        elif kind == "term" and rest[0] in {pid for _, pid in self._children.values()}:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rest[0], signal.SIGTERM)
+        return bool(kind != "quit")
+
+    def _fork(self, poll: select.poll, worker_id: int, region_bytes: int, fds: list[int]) -> None:
+        zygote = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._become_worker(zygote, worker_id, region_bytes, fds)
+        for fd in fds:
+            os.close(fd)
+        pidfd = os.pidfd_open(pid)
+        self._children[pidfd] = worker_id, pid
+        poll.register(pidfd, select.POLLIN)
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._control, [marshal.dumps(("forked", worker_id, pid))], [pidfd])
+
+    def _become_worker(self, zygote: int, worker_id: int, region_bytes: int, fds: list[int]) -> NoReturn:
+        code = 1
+        try:
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != zygote:
+                os._exit(1)  # the zygote was gone before the line above
+            self._control.close()
+            for pidfd in self._children:
+                os.close(pidfd)
+            end, region = WorkerEnd(socket.socket(fileno=fds[0])), Region(fds[1], region_bytes)
+            process = ForkProcess(target=self._main, args=(worker_id, end, region), name=f"keepfed-{worker_id}")
+            process.daemon = True
+            process._parent_pid = self._trainer_pid  # type: ignore[attr-defined]  # what parent_process() will say
+            code = process._bootstrap(parent_sentinel=self._trainer)  # type: ignore[attr-defined]  # Popen's own way
+        finally:
+            os._exit(code)
+
+    def _report_exit(self, pidfd: int) -> None:
+        worker_id, pid = self._children.pop(pidfd)
+        os.close(pidfd)
+        try:
+            _, status = os.waitpid(pid, 0)
+        except ChildProcessError:
+            status = -1
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._control, [marshal.dumps(("exited", worker_id, pid, status))], [])
+
+
+def _drop_handlers() -> None:
+    """Leave the program's signal handlers to the program: a checkpoint is not saved from a worker.
+
+    Handlers that do nothing are reset by exec(2); SIG_IGN would be inherited by every ffmpeg that a dataset starts.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else lambda _number, _frame: None)
+
+
+def exit_code(status: int) -> int | None:
+    """A wait status as multiprocessing gives it: -N for signal N; None when somebody else took it."""
+    return None if status < 0 else os.waitstatus_to_exitcode(status)

@@ -1,0 +1,143 @@
+"""Which batch is made by whom, which comes out next, what is made again after a death: exactly once each, in order.
+
+    draw ──▶ waiting ──sent──▶ at a worker ──finished──▶ ready ──take──▶ the program
+                ▲                   │
+                └────── lost ───────┘
+
+Two ways to assign. *Fixed* is torch's: strict round robin over worker ids in the order of the draws, since each worker's
+random stream depends on which batches it makes and in which order; a lost task stays with its worker id. *Shared* is for
+loaders whose worker count may change: whoever has least to do gets the next task, as long as no more than
+workers x prefetch batches are unfinished or unread; the content of a batch does not depend on who makes it.
+
+Nothing here waits, sends or looks at a clock. Everything follows from the tasks themselves and every method may be repeated
+with the same arguments, so that Ctrl-C between any two lines of the loader loses no batch and makes none twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Task:
+    """One batch on its way."""
+
+    number: int
+    """Its place in the epoch."""
+    index: Any
+    """What the sampler drew: the indices of its samples, or whatever else it yields."""
+    worker: int = -1
+    """Who makes it, or made it last; -1 for nobody yet."""
+    sent: bool = False
+    """Whether it is with that worker; else it waits."""
+    attempts: int = 0
+    """How often it was sent."""
+    ready: bool = False
+    """Whether the result is here."""
+    result: Any = None
+    """The result."""
+    arrival: int = 0
+    """Which result of the epoch it was, by arrival."""
+
+
+@dataclass(slots=True)
+class Order:
+    """The state of one epoch."""
+
+    fixed: bool
+    """Round robin by draw (torch's way) instead of least loaded."""
+    in_order: bool = True
+    """Batches come out in the order in which they were drawn; else as they arrive."""
+    prefetch: int = 2
+    """Batches per worker that may be unfinished or unread."""
+    workers: dict[int, bool] = field(default_factory=dict)
+    """Worker ids, and whether each takes new tasks."""
+    tasks: dict[int, Task] = field(default_factory=dict)
+    """Every task that was drawn and has not come out, in the order of the draws."""
+    drawn: int = 0
+    """The next task's number."""
+    arrived: int = 0
+    """Results so far."""
+
+    def draw(self, number: int, index: Any) -> None:
+        """The sampler drew `index` as its `number`-th."""
+        if number >= self.drawn:
+            self.tasks[number] = Task(number, index)
+            self.drawn = number + 1
+
+    def next_to_send(self) -> tuple[Task, int] | None:
+        """The first task that waits, and the worker that shall make it; None when nothing can be sent now."""
+        for task in self.tasks.values():
+            if not task.sent:
+                worker = self._fixed(task) if self.fixed else self._least_loaded()
+                return None if worker is None else (task, worker)
+        return None
+
+    def sent(self, task: Task, worker: int) -> None:
+        """This task is with this worker now."""
+        if not task.sent:
+            task.attempts += 1
+        task.worker, task.sent = worker, True
+
+    def finished(self, number: int, worker: int, result: Any) -> bool:
+        """A result arrived. False for one that nobody waits for: a repetition, or of a worker that was given up."""
+        task = self.tasks.get(number)
+        if task is None or task.ready or not task.sent or task.worker != worker:
+            return False
+        self.arrived += 1
+        task.result, task.arrival, task.ready = result, self.arrived, True
+        return True
+
+    def next_ready(self) -> Task | None:
+        """The task that may come out now; it stays until `take`."""
+        if self.in_order:
+            first = next(iter(self.tasks.values()), None)
+            return first if first is not None and first.ready else None
+        ready = [task for task in self.tasks.values() if task.ready]
+        return min(ready, key=lambda task: task.arrival, default=None)
+
+    def take(self, task: Task) -> None:
+        """This task came out."""
+        self.tasks.pop(task.number, None)
+
+    def lost(self, worker: int) -> list[Task]:
+        """This worker is gone: what it had not finished waits again, and is first in line since it was drawn first."""
+        unfinished = [task for task in self.tasks.values() if task.sent and task.worker == worker and not task.ready]
+        for task in unfinished:
+            task.sent = False
+        return unfinished
+
+    def unfinished(self, worker: int) -> int:
+        """How many tasks this worker still has to make."""
+        return sum(task.sent and task.worker == worker and not task.ready for task in self.tasks.values())
+
+    def active(self) -> list[int]:
+        """Workers that take new tasks."""
+        return [worker for worker, takes in self.workers.items() if takes]
+
+    def _fixed(self, task: Task) -> int | None:
+        """torch's choice: workers in turn; without order, the next one that has less than its share to do or unread."""
+        if task.worker >= 0:
+            return task.worker  # it was lost, and is made again under the same worker id
+        turn = list(self.workers)
+        if self.in_order:
+            return turn[task.number % len(turn)]
+        load = self._load(ready_too=True)
+        start = task.number % len(turn)
+        return next((worker for worker in turn[start:] + turn[:start] if load[worker] < self.prefetch), None)
+
+    def _least_loaded(self) -> int | None:
+        active = self.active()
+        if sum(task.sent for task in self.tasks.values()) >= self.prefetch * len(active):
+            return None
+        load = self._load(ready_too=False)
+        worker = min(active, key=lambda worker: load[worker], default=None)
+        return worker if worker is not None and load[worker] < self.prefetch else None
+
+    def _load(self, *, ready_too: bool) -> dict[int, int]:
+        load = dict.fromkeys(self.workers, 0)
+        for task in self.tasks.values():
+            if task.sent and (ready_too or not task.ready) and task.worker in load:
+                load[task.worker] += 1
+        return load
