@@ -66,8 +66,10 @@ def test_the_keys_of_a_page_carry_its_name(name: str) -> None:
 def test_no_sentence_is_empty_or_has_stray_spaces(language: str, name: str) -> None:
     for key, sentence in page(language, name).items():
         assert sentence, key
-        assert sentence == sentence.strip(), key
-        assert not re.search(r"[ \t]+\n|\S {2,}\S|\t", sentence), key
+        if re.search(r"\w", sentence):  # what joins a list ends in a space
+            assert sentence == sentence.strip(), key
+        # Two spaces may set off what is to be copied: "write  {line}  instead".
+        assert not re.search(r"[ \t]+\n|[^\s}] {2,}[^\s{]|\S {3,}\S|\t", sentence), key
         if language == "zh":
             assert not re.search(r" [，。；：！？、（）]|[，。；：！？、（）] ", sentence), key
 
@@ -81,11 +83,10 @@ def test_placeholders_are_plain_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_chinese_sentences_are_chinese(name: str) -> None:
+    """Names of code may stand alone; three words in a row without a Chinese character were left in English."""
     for key, sentence in page("zh", name).items():
-        if literal(page("en", name)[key]) != literal(sentence):
-            assert re.search(r"[\u3000-\u9fff\uff00-\uffef]", sentence), key
-        else:
-            assert len(re.findall(r"[A-Za-z]{2,}", literal(sentence))) <= 3, f"{key} was left in English"
+        if not re.search(r"[\u3000-\u9fff\uff00-\uffef]", sentence):
+            assert len(re.findall(r"[A-Za-z_]{2,}", literal(sentence))) < 3, key
 
 
 # ------------------------------------------------------------------------------------------------------ the words in the code
@@ -96,7 +97,6 @@ def _trees() -> dict[str, ast.Module]:
     return {
         str(file.relative_to(PACKAGE)): ast.parse(file.read_text(encoding="utf-8"))
         for file in sorted(PACKAGE.rglob("*.py"))
-        if "_site" not in file.parts
     }
 
 
@@ -124,7 +124,7 @@ def test_every_sentence_that_the_code_asks_for_exists_and_gets_its_facts() -> No
             sentence = text.words("en").get(key.value)
             if sentence is None:
                 wrong.append(f"{file}:{node.lineno}: {key.value} does not exist")
-            elif None not in facts and facts != placeholders(sentence):
+            elif None not in facts and not placeholders(sentence) <= facts:
                 wrong.append(f"{file}:{node.lineno}: {key.value} takes {placeholders(sentence)}, gets {facts}")
     assert wrong == []
 
@@ -138,7 +138,7 @@ def test_every_sentence_is_used() -> None:
                 beginnings.add(str(node.values[0].value))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 whole.add(node.value)
-    started = tuple(beginning for beginning in beginnings if re.fullmatch(r"[a-z]+\.[a-z0-9_.]*", beginning))
+    started = tuple(beginning for beginning in beginnings if re.fullmatch(r"[a-z_]+\.[a-z0-9_.]*", beginning))
     assert sorted(key for key in _keys() - whole if not key.startswith(started)) == []
 
 
