@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,9 +36,3 @@ def _same_words_for_everybody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 def repository() -> Path:
     """The folder of the checkout that is tested."""
     return REPOSITORY
-
-
-@pytest.fixture
-def python() -> str:
-    """The interpreter that the tests run in."""
-    return sys.executable
