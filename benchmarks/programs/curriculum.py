@@ -35,7 +35,7 @@ def main():
     stale = 0
     for epoch in range(args.epochs):
         dataset.difficulty = epoch / args.epochs
-        for step, (images, difficulties) in enumerate(loader, 1):
+        for step, (_images, difficulties) in enumerate(loader, 1):
             time.sleep(0.020)
             stale += bool((difficulties != dataset.difficulty).any())
             dataset.difficulty = (epoch + step / args.steps) / args.epochs

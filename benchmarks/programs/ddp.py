@@ -1,6 +1,6 @@
 """Two ranks on one host train a small model together on samples that take 20 ms of waiting each.
 
-    torchrun --nproc-per-node 2 ddp.py
+Start it with `torchrun --nproc-per-node 2 ddp.py`.
 """
 
 import argparse
@@ -26,7 +26,7 @@ class Remote(Dataset):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=500, help="steps per epoch and rank")
     parser.add_argument("--num-workers", type=int, default=1)

@@ -40,14 +40,16 @@ def main():
     before_mb = memory_mb()
     loader = DataLoader(Images(32 * args.steps), batch_size=32, num_workers=args.num_workers)
     kept, start = [], time.perf_counter()
-    for epoch in range(args.epochs):
+    for _ in range(args.epochs):
         for batch in loader:
             kept.append(batch)
     rate = len(kept) / (time.perf_counter() - start)
     changed = sum(bool((x != y.view(-1, 1, 1, 1)).any()) for x, y in kept)
     kept_mb = sum(x.nbytes + y.nbytes for x, y in kept) / 2**20
-    print(f"kept {len(kept)} batches, {kept_mb:.0f} MB, at {rate:.1f} batches/s, {changed} of them changed, "
-          f"memory +{max(0.0, memory_mb() - before_mb):.0f} MB")
+    print(
+        f"kept {len(kept)} batches, {kept_mb:.0f} MB, at {rate:.1f} batches/s, {changed} of them changed, "
+        f"memory +{max(0.0, memory_mb() - before_mb):.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -41,16 +41,18 @@ def main():
 
     loader = DataLoader(Images(32 * args.steps), batch_size=32, num_workers=args.num_workers)
     targets, before_mb, start = [], 0.0, time.perf_counter()
-    for epoch in range(args.epochs):
-        for x, y in loader:
+    for _ in range(args.epochs):
+        for _x, y in loader:
             targets.append(y)
             if len(targets) == WARM_UP:
                 before_mb = memory_mb()
     rate = len(targets) / (time.perf_counter() - start)
     expected = torch.arange(32 * args.steps).repeat(args.epochs)
     wrong = int((torch.cat(targets) != expected).sum())
-    print(f"kept {len(targets)} batches of labels at {rate:.1f} batches/s, {wrong} labels wrong, "
-          f"memory +{max(0.0, memory_mb() - before_mb):.0f} MB")
+    print(
+        f"kept {len(targets)} batches of labels at {rate:.1f} batches/s, {wrong} labels wrong, "
+        f"memory +{max(0.0, memory_mb() - before_mb):.0f} MB"
+    )
 
 
 if __name__ == "__main__":

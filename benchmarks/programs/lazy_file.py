@@ -48,7 +48,7 @@ def main():
         loader = DataLoader(dataset, batch_size=8, shuffle=True, num_workers=args.num_workers)
         wrong = 0
         for _ in range(args.epochs):
-            for images, numbers, indices in loader:
+            for _images, numbers, indices in loader:
                 time.sleep(0.020)
                 wrong += int((numbers != indices).sum())
         if dataset.file is not None:

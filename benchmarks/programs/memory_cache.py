@@ -36,7 +36,7 @@ def main():
     loader = DataLoader(dataset, batch_size=8, shuffle=True, num_workers=args.num_workers)
     for epoch in range(1, args.epochs + 1):
         start = time.perf_counter()
-        for images, labels in loader:
+        for _batch in loader:
             time.sleep(0.020)
         print(f"epoch {epoch}: {args.steps / (time.perf_counter() - start):.2f} batches/s", flush=True)
     print(f"{len(dataset.cache)} of {len(dataset)} samples are in memory")

@@ -33,7 +33,7 @@ def main():
     loader = DataLoader(Remote(8 * args.steps), batch_size=8, shuffle=True, num_workers=args.num_workers)
     for epoch in range(1, args.epochs + 1):
         start = time.perf_counter()
-        for step, (images, labels) in enumerate(loader, 1):
+        for step, _batch in enumerate(loader, 1):
             time.sleep(0.040)
             if step % args.log_every == 0:
                 now = time.perf_counter()

@@ -88,7 +88,9 @@ def load_photographs() -> dict[str, Image.Image]:
     folder = Path(spec.origin).parent / "data"
     paths = [folder / name for name in PHOTOGRAPHS if (folder / name).is_file()]
     if len(paths) < 2:
-        raise ValueError(f"{folder} holds {len(paths)} of its photographs, at least 2 are needed: reinstall scikit-image")
+        raise ValueError(
+            f"{folder} holds {len(paths)} of its photographs, at least 2 are needed: reinstall scikit-image"
+        )
     photographs = {}
     for path in paths:
         with Image.open(path) as image:

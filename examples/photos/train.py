@@ -1,7 +1,4 @@
-"""Train a small CNN to tell from which photograph a crop was taken.
-
-    python make_photos.py
-    python train.py --num-workers 2
+"""Train a small CNN to tell from which photograph a crop was taken: `make_photos.py` first, then `train.py`.
 
 On a CUDA device the model trains there; without one it trains on the CPU, or, with `--gpu-step-ms 110`, every training
 step only waits as long as a GPU would take, which leaves the CPU to the data loader as a GPU does.
@@ -37,9 +34,8 @@ class PhotoFolder(Dataset):
 
     def __getitem__(self, index):
         path, label = self.samples[index]
-        with Image.open(path) as image:
-            image = image.convert("RGB")
-        image = random_resized_crop(image, self.size)
+        with Image.open(path) as file:
+            image = random_resized_crop(file.convert("RGB"), self.size)
         if random.random() < 0.5:
             image = ImageOps.mirror(image)
         image = colour_jitter(image, 0.3)
@@ -107,9 +103,8 @@ class EmulatedGPU:
     def __init__(self, step_ms):
         self.step_ms = step_ms
 
-    def step(self, images, labels):
+    def step(self, *_batch):
         time.sleep(self.step_ms / 1000)
-        return None
 
 
 def train_epoch(epoch, loader, trainer, log_every):
@@ -122,14 +117,17 @@ def train_epoch(epoch, loader, trainer, log_every):
         if step % log_every == 0:
             shown = "" if loss is None else f"loss {loss.item():.3f}  "
             now = time.perf_counter()
-            print(f"epoch {epoch} step {step}/{len(loader)}  {shown}{window_seen / (now - window_start):.1f} img/s", flush=True)
+            print(
+                f"epoch {epoch} step {step}/{len(loader)}  {shown}{window_seen / (now - window_start):.1f} img/s",
+                flush=True,
+            )
             window_start, window_seen = now, 0
     seconds = time.perf_counter() - start
     print(f"epoch {epoch} done: {seen} images in {seconds:.1f} s, {seen / seconds:.1f} img/s on average", flush=True)
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parent / "data")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -173,7 +171,10 @@ def main():
         print("no GPU here: training on the CPU")
         trainer = Trainer(len(dataset.classes), args.lr, torch.device("cpu"))
 
-    print(f"{len(dataset)} photos of {len(dataset.classes)} classes, {len(loader)} batches of {args.batch_size}", flush=True)
+    print(
+        f"{len(dataset)} photos of {len(dataset.classes)} classes, {len(loader)} batches of {args.batch_size}",
+        flush=True,
+    )
     for epoch in range(1, args.epochs + 1):
         train_epoch(epoch, loader, trainer, args.log_every)
 
