@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -47,22 +48,26 @@ def stdout_console() -> Console:
     return console(sys.stdout)
 
 
-def line(out: Console, text: str) -> None:
-    """One line of ours between the program's, marked as ours. Long ones are left to the terminal: people copy from them."""
-    out.print(Text.assemble(("keepfed: ", "bold"), text), soft_wrap=True)
+def line(out: Console, text: str, *, wrap: bool = False) -> None:
+    """One line of ours between the program's, marked as ours.
 
-
-def shell_line(command: Sequence[str]) -> str:
-    """The command as it can be typed again."""
-    return subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
+    Unless `wrap`, a long one is left to the terminal: people copy from it, and tools look for lines.
+    """
+    said = Text.assemble(("keepfed: ", "bold"), text)
+    if wrap:
+        show(out, said)
+        return
+    with suppress(OSError, ValueError):  # a closed stderr must not end somebody's training
+        out.print(said, soft_wrap=True)
 
 
 def show(out: Console, shown: RenderableType) -> None:
     """Print without the blanks that tables leave at the ends of lines: what is copied into an issue should be clean."""
     with out.capture() as captured:
         out.print(shown)
-    out.file.write("".join(f"{row.rstrip()}\n" for row in captured.get().splitlines()))
-    out.file.flush()
+    with suppress(OSError, ValueError):  # as above
+        out.file.write("".join(f"{row.rstrip()}\n" for row in captured.get().splitlines()))
+        out.file.flush()
 
 
 # ---------------------------------------------------------------------------------------------------------- while it runs

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from math import isfinite
-from os import W_OK, access
+from os import W_OK, access, environ
 from pathlib import Path
 from typing import Annotated
 
@@ -22,9 +22,10 @@ import typer
 from rich.console import Console
 
 from keepfed.cli import render
+from keepfed.cli.run import make_run_folder
 from keepfed.errors import ProfileError, UnreachableError, UsageError
 from keepfed.events import Event
-from keepfed.feed import RunConfig, RunFolder
+from keepfed.feed import RunConfig
 from keepfed.host.facts import HostFacts, read_host
 from keepfed.launch.program import CommandError, Program
 from keepfed.launch.unarmed import explain_unarmed
@@ -104,6 +105,8 @@ def tune(
             say("tune_report.bad_max_seconds", value=f"{max_seconds:g}"),
             next_step=say("tune_report.bad_max_seconds_next"),
         )
+    if environ.get("KEEPFED_DISABLE", "0") not in {"", "0"}:
+        raise UsageError(say("tune_report.disabled"), next_step=say("tune_report.disabled_next"))
     plan_file = folder / (plan or FILE_NAME)
     _check_place("--plan" if plan else FILE_NAME, plan_file)
     if plan_file.exists():
@@ -158,8 +161,8 @@ def _history(folder: Path, command: Sequence[str], json_file: Path | None) -> in
 def _write_json(file: Path, document: dict[str, object]) -> None:
     data = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
     target = file.resolve() if file.is_symlink() else file
-    if target.exists() and not target.is_file():  # a pipe or a device: it cannot be replaced
-        target.write_bytes(data)
+    if file.exists() and not file.is_file():  # a pipe or a device: it cannot be replaced
+        file.write_bytes(data)
     else:
         replace_file(target, data)
 
@@ -186,10 +189,7 @@ class _Tuning:
             max_seconds=request.max_seconds,
             lang=language(),
         )
-        try:
-            folder = RunFolder.create(request.folder, config)
-        except OSError as error:
-            raise UnreachableError(f"{error.filename}: {error.strerror or error}") from error
+        folder = make_run_folder(config)
         self.host = read_host()
         with Program(request.command, folder) as program:
             session = Session(
@@ -200,7 +200,7 @@ class _Tuning:
                 heard=self._heard,
                 enough=self._enough,
             )
-            self._announce(folder)
+            self._announce()
             try:
                 outcome = session.run()
             except CommandError as error:
@@ -209,14 +209,13 @@ class _Tuning:
             joined = bool(session.tally.joined or outcome.results)
             return self._finish(outcome, "" if joined else explain_unarmed(folder, request.command, request.folder))
 
-    def _announce(self, folder: RunFolder) -> None:
+    def _announce(self) -> None:
         if shutil.which(self.request.command[0]) is None:
             return  # starting it is about to fail, and then that is all that should be said
-        if folder.elsewhere:
-            render.line(self.out, folder.elsewhere)
         key = "tune_report.announce_continue" if self.request.goes_on else "tune_report.announce_stop"
         program = render.shell_line(self.request.command)
-        render.line(self.out, say(key, program=program, limit=render.seconds_text(self.request.max_seconds)))
+        limit = render.seconds_text(self.request.max_seconds)
+        render.line(self.out, say(key, program=program, limit=limit), wrap=True)
 
     def _heard(self, event: Event) -> None:
         text = render.progress(event)
@@ -241,7 +240,7 @@ class _Tuning:
         elif outcome.ending is Ending.PROGRAM_ENDED and outcome.code != 0:
             self._finish_failed(outcome, measured=measured)
         elif not measured:
-            render.line(self.out, f"{say('tune_report.nothing_measured')} {unarmed or self._why_nothing(outcome)}")
+            render.line(self.out, say("tune_report.nothing_measured", reason=unarmed or self._why_nothing(outcome)))
         elif self.concluded != _settled(results):
             self._conclude(results, code)
         return 2 if self.plan_failed and code in {0, 4} else code
@@ -273,7 +272,8 @@ class _Tuning:
             limit = render.seconds_text(self.request.max_seconds)
             return say(key, loaders=", ".join(handled), limit=limit)
         if left:
-            return " ".join(say("tune_report.left", loader=one.loader, reason=one.left_because) for one in left)
+            sentences = (say("tune_report.left", loader=one.loader, reason=one.left_because) for one in left)
+            return say("tune_report.list").join(sentences)
         return say("tune_report.no_loader")
 
     def _conclude(self, results: tuple[LoaderResult, ...], code: int) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import PurePath
 
 WORKER_NAMES = frozenset({
@@ -38,7 +39,7 @@ def _program(command: Sequence[str]) -> str:
 
 
 def _flag(command: Sequence[str], names: frozenset[str], asked: int, wanted: int) -> tuple[str, str] | None:
-    for word, following in zip(command, [*command[1:], ""], strict=True):
+    for word, following in zip_longest(command, command[1:], fillvalue=""):
         name, equals, value = word.partition("=")
         if equals and _known(name, names) and _is(value, asked):
             return word, f"{name}={wanted}"

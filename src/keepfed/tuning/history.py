@@ -96,9 +96,9 @@ def read(folder: Path) -> tuple[list[Past], int]:
 def _parsed(line: str) -> Past | None:
     try:
         data = json.loads(line)
-        if data["schema"] != SCHEMA:
+        loaders = tuple(data["loaders"])
+        if data["schema"] != SCHEMA or not all(map(_complete, loaders)):
             return None
-        loaders = tuple(loader for loader in data["loaders"] if _complete(loader))
         command = tuple(str(word) for word in data["command"])
         return Past(str(data["time"]), command, int(data["exit"]), float(data["seconds"]), str(data["host"]), loaders)
     except (ValueError, KeyError, TypeError):
