@@ -61,6 +61,11 @@ def line(out: Console, text: str, *, wrap: bool = False) -> None:
         out.print(said, soft_wrap=True)
 
 
+def shell_line(command: Sequence[str]) -> str:
+    """The command as it can be typed again."""
+    return subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
+
+
 def show(out: Console, shown: RenderableType) -> None:
     """Print without the blanks that tables leave at the ends of lines: what is copied into an issue should be clean."""
     with out.capture() as captured:
