@@ -25,14 +25,18 @@ FRAMEWORKS = frozenset(
 """Packages that build loaders on behalf of the program: a construction site never lies in them."""
 
 
+_armed: list[bool] = []
+
+
 def arm() -> None:
     """Wait for torch in this process. Does nothing the second time, in a loader worker, or without KEEPFED_RUN. Never raises."""
     try:
         environ = os.environ
         if not environ.get("KEEPFED_RUN") or environ.get("KEEPFED_WORKER") or _disabled(environ):
             return
-        if any(isinstance(finder, TorchWatch) for finder in sys.meta_path):
+        if _armed:
             return
+        _armed.append(True)
         if SEAM in sys.modules:  # somebody imported torch before site was through
             install_stubs(sys.modules[SEAM])
         else:
