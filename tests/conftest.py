@@ -17,15 +17,15 @@ pytest_plugins = ["tests.leaks"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# KEEPFED_VERIFY and KEEPFED_TRANSPORT stay: they choose how the whole suite runs (`make test-verify`).
-_KEPT = {"KEEPFED_VERIFY", "KEEPFED_TRANSPORT", "KEEPFED_TEST_SUITE"}
+# These stay: they choose how the whole suite runs (`make test-verify`).
+_KEPT = ("KEEPFED_VERIFY", "KEEPFED_TRANSPORT", "KEEPFED_TEST_")
 
 
 @pytest.fixture(autouse=True)
 def _same_words_for_everybody(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """English texts and none of the developer's own KEEPFED_ settings, in this process and in its children."""
     for name in list(os.environ):
-        if name.startswith("KEEPFED_") and name not in _KEPT:
+        if name.startswith("KEEPFED_") and not name.startswith(_KEPT):
             monkeypatch.delenv(name)
     monkeypatch.setenv("KEEPFED_LANG", "en")
     yield
