@@ -190,6 +190,18 @@ def test_a_loader_that_comes_back_is_waited_for_again() -> None:
     assert program.now_s == pytest.approx(50, abs=0.5)
 
 
+def test_a_program_whose_loaders_cannot_be_tuned_is_not_run_to_the_limit() -> None:
+    program = FakeProgram({10: [recorded.joined(), recorded.left()]})
+    outcome = follow(program)
+    assert (outcome.ending, outcome.exit_code) == (Ending.HOPELESS, 3)
+    assert program.now_s == pytest.approx(70, abs=1)
+
+
+def test_a_loader_that_cannot_be_tuned_may_be_followed_by_one_that_can() -> None:
+    program = FakeProgram({10: [recorded.left(EVAL)], 60: [recorded.seen()], 200: recorded.tuned()})
+    assert follow(program).exit_code == 0
+
+
 def test_the_reports_of_other_ranks_are_not_told_again() -> None:
     class TwoRanks(FakeProgram):
         def read_new(self) -> list[tuple[int, Event]]:

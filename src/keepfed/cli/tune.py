@@ -224,8 +224,8 @@ class _Tuning:
 
     def _enough(self, results: tuple[LoaderResult, ...], ending: Ending) -> None:
         what = "going_on" if self.request.goes_on else "stopping"
-        key = f"tune_report.{what}" if ending is Ending.SETTLED else f"tune_report.time_up_{what}"
-        render.line(self.out, say(key, limit=render.seconds_text(self.request.max_seconds)))
+        why = {Ending.TIME_UP: "time_up_", Ending.HOPELESS: "hopeless_"}.get(ending, "")
+        render.line(self.out, say(f"tune_report.{why}{what}", limit=render.seconds_text(self.request.max_seconds)))
         if self.request.goes_on and verdict_code(results) != 3:
             self._conclude(results, verdict_code(results))
 

@@ -28,6 +28,9 @@ MAIN_SHARE = 0.5
 PATIENCE_S = 60.0
 """Others are waited for at least this long after the last one settled; longer if settling took longer."""
 
+HOPELESS_S = 60.0
+"""When torch's own iterator has run every loader for this long, no other kind is expected any more."""
+
 AFTER_INTERRUPT_S = 20.0
 """Time for the program to save and end after a Ctrl-C, before it is told more firmly."""
 
@@ -64,6 +67,7 @@ class Ending(Enum):
 
     SETTLED = "settled"
     TIME_UP = "time-up"
+    HOPELESS = "hopeless"
     PROGRAM_ENDED = "program-ended"
     INTERRUPTED = "interrupted"
 
@@ -125,6 +129,7 @@ class Session:
         self.tally = Tally()
         self._over: Ending | None = None
         self._settled_s: dict[object, float] = {}
+        self._left_s: float | None = None
 
     def run(self) -> Outcome:
         """Start the program and stay with it until the session is over."""
@@ -177,7 +182,17 @@ class Session:
             last_s = max(self._settled_s.values())
             if not held_up_by(results, waited_s=now_s - last_s, took_s=last_s - began_s):
                 return Ending.SETTLED
-        return Ending.TIME_UP if now_s - began_s >= self.max_seconds else None
+        if now_s - began_s >= self.max_seconds:
+            return Ending.TIME_UP
+        return Ending.HOPELESS if self._hopeless(results, now_s) else None
+
+    def _hopeless(self, results: tuple[LoaderResult, ...], now_s: float) -> bool:
+        """Training on to --max-seconds would bring nothing: there are loaders, and none that can be tuned."""
+        if self.goes_on or not results or any(result.handled for result in results):
+            self._left_s = None
+            return False
+        self._left_s = now_s if self._left_s is None else self._left_s
+        return now_s - self._left_s >= HOPELESS_S
 
 
 def held_up_by(results: tuple[LoaderResult, ...], *, waited_s: float, took_s: float) -> tuple[LoaderResult, ...]:
