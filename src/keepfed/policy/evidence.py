@@ -1,0 +1,229 @@
+"""What has been measured per plan, how noisy it is, and whether one plan is better than another.
+
+Two plans are compared in one of two ways. Where the cores are not contended, a step lasts as long under either plan, and
+their throughputs are as the shares of time not lost to waiting: a ratio in which the host's own slow drifts cancel.
+Where workers and step share busy cores, only throughput itself counts, noise and all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from keepfed.plan import Plan
+from keepfed.policy.cost import Costs
+from keepfed.policy.window import Observation
+
+KEPT_WINDOWS = 6
+"""Windows remembered per plan: enough to average, few enough to forget a page cache that was cold."""
+
+NOMINAL_BAND = 0.02
+"""Plans within 2 % of the best are as good as the best; the cheapest of them wins."""
+
+WIDEST_BAND = 0.05
+"""On a noisy host nothing finer than 5 % is told apart: two cores, torch against itself: -2.7 % to +2.9 %."""
+
+BUSY = 0.92
+"""From this busy share on, the cores are called contended: the rest is lost to scheduling."""
+
+_PRIOR_NOISE = 0.02
+_PRIOR_WINDOWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Windows of one plan taken together."""
+
+    plan: Plan
+    """The plan."""
+
+    windows: int
+    """How many windows."""
+
+    batches_per_s: float
+    """Throughput of the whole loop."""
+
+    wait_share: float
+    """Share of the time spent in `next()`."""
+
+    starve_share: float
+    """Share of the time lost for want of data: the GPU's where it is known, else `wait_share`."""
+
+    stall_share: float | None
+    """The GPU's share; None off CUDA."""
+
+    fetch_s: float
+    """Seconds per batch inside a worker."""
+
+    fetch_cpu_s: float
+    """CPU seconds of them."""
+
+    batch_bytes: float
+    """Bytes of one batch."""
+
+    worker_bytes: float
+    """Private memory of one worker."""
+
+    host_busy: float | None
+    """Busy share of the cores; None when unknown."""
+
+    @property
+    def step_s(self) -> float:
+        """Seconds of the loop per batch without starving."""
+        return max(1e-9, (1 - self.starve_share) / self.batches_per_s)
+
+    @property
+    def busy_workers(self) -> float:
+        """Mean number of workers at work (Little's law)."""
+        return self.batches_per_s * self.fetch_s
+
+    @property
+    def starving(self) -> float:
+        """The part of `starve_share` that faster loading could save.
+
+        While the step starves at least one worker is at work, so that workers which are hardly ever at work cannot be
+        what it waits for (taking a batch over has a price of its own).
+        """
+        if self.plan.num_workers == 0 or self.fetch_s <= 0:
+            return self.starve_share
+        return min(self.starve_share, self.busy_workers)
+
+    @property
+    def utilisation(self) -> float:
+        """Share of their time in which the workers are at work, 0 to 1."""
+        return min(1.0, self.busy_workers / max(1, self.plan.num_workers))
+
+    def worker_cores(self) -> float:
+        """Cores that the workers keep busy."""
+        return self.batches_per_s * self.fetch_cpu_s
+
+    def contended(self, cores: float) -> bool:
+        """Whether workers and step may be taking cores from each other."""
+        if self.host_busy is None:
+            return self.worker_cores() > 0.5 * cores
+        return self.host_busy >= BUSY
+
+    def costs(self, cores: float) -> Costs:
+        """The numbers that the model wants.
+
+        A worker that is always at work takes `workers / rate` seconds per batch whatever it reports: what happens
+        between two of its batches (sending, scheduling) belongs to its cycle.
+        """
+        fetch_s = self.fetch_s
+        if self.plan.num_workers and self.starving > NOMINAL_BAND and self.utilisation > 0.85:
+            fetch_s = max(fetch_s, self.plan.num_workers / self.batches_per_s)
+        used_s = 0.0 if self.host_busy is None else self.host_busy * cores / self.batches_per_s
+        other_cpu_s = max(0.0, used_s - self.fetch_cpu_s)
+        return Costs(self.step_s, fetch_s, self.fetch_cpu_s, other_cpu_s, self.batch_bytes, self.worker_bytes)
+
+
+def estimate(plan: Plan, windows: Iterable[Observation]) -> Estimate:
+    """All windows of one plan as one: sums over sums, so that long windows weigh more."""
+    rows = list(windows)
+    batches = max(1, sum(row.batches for row in rows))
+    elapsed_s = max(1e-9, sum(row.elapsed_s for row in rows))
+    fetched = sum(row.fetched for row in rows)
+    wait_s = sum(min(row.wait_s, row.elapsed_s) for row in rows)
+    busy = [row.host_busy for row in rows if row.host_busy is not None]
+    stalls = [row.stall_s for row in rows if row.stall_s is not None]
+    in_process = plan.num_workers == 0 and fetched == 0
+    return Estimate(
+        plan,
+        len(rows),
+        batches_per_s=batches / elapsed_s,
+        wait_share=wait_s / elapsed_s,
+        starve_share=min(1.0, sum(row.starve_s for row in rows) / elapsed_s),
+        stall_share=min(1.0, sum(stalls) / elapsed_s) if stalls else None,
+        fetch_s=wait_s / batches if in_process else sum(row.fetch_s for row in rows) / max(1, fetched),
+        fetch_cpu_s=sum(row.fetch_cpu_s for row in rows) / max(1, fetched),
+        batch_bytes=max(row.batch_bytes for row in rows),
+        worker_bytes=max(row.worker_bytes for row in rows),
+        host_busy=sum(busy) / len(busy) if busy else None,
+    )
+
+
+class Evidence:
+    """The windows of one load, by plan."""
+
+    def __init__(self, cores: float) -> None:
+        """`cores`: what the program may use."""
+        self.cores = cores
+        self._windows: dict[Plan, deque[Observation]] = {}
+
+    def add(self, window: Observation) -> None:
+        """One more window; the oldest of its plan is forgotten."""
+        self._windows.setdefault(window.plan, deque(maxlen=KEPT_WINDOWS)).append(window)
+
+    def forget(self) -> None:
+        """The load has changed: nothing measured so far says anything any more."""
+        self._windows.clear()
+
+    def drop(self, plan: Plan) -> None:
+        """What was measured of a plan is out of date."""
+        self._windows.pop(plan, None)
+
+    def drifted(self, plan: Plan, newest: int) -> bool:
+        """Whether the newest windows of a plan differ from its older ones by more than noise (a cache became warm)."""
+        windows = list(self._windows.get(plan, ()))
+        if not 0 < newest < len(windows):
+            return False
+        ratio, error = self.compare(estimate(plan, windows[-newest:]), estimate(plan, windows[:-newest]))
+        return abs(ratio - 1) > 2 * error
+
+    def keep_newest(self, plan: Plan, newest: int, *, beside: Plan) -> None:
+        """Forget what was measured before the drift: all but the newest windows of `plan`, and those of `beside`."""
+        kept = {beside: self._windows[beside]} if beside in self._windows else {}
+        kept[plan] = deque(list(self._windows[plan])[-newest:], maxlen=KEPT_WINDOWS)
+        self._windows = kept
+
+    def plans(self) -> list[Plan]:
+        """Plans with at least one window."""
+        return list(self._windows)
+
+    def of(self, plan: Plan) -> Estimate | None:
+        """What is known of a plan, if anything."""
+        windows = self._windows.get(plan)
+        return estimate(plan, windows) if windows else None
+
+    def noise(self, value: Callable[[Estimate], float]) -> float:
+        """Relative scatter of single windows around their plan's mean, pooled over plans, with a weak prior."""
+        squares, degrees = _PRIOR_WINDOWS * _PRIOR_NOISE**2, float(_PRIOR_WINDOWS)
+        for plan, windows in self._windows.items():
+            logs = [math.log(max(1e-9, value(estimate(plan, [window])))) for window in windows]
+            mean = sum(logs) / len(logs)
+            squares += sum((log - mean) ** 2 for log in logs)
+            degrees += len(logs) - 1
+        return math.sqrt(squares / degrees)
+
+    def band(self) -> float:
+        """How far below the best still counts as the best: 2 %, on a noisy host up to 5 %.
+
+        0.7 is the error of a ratio of two means of four windows each, in units of one window's noise.
+        """
+        return min(WIDEST_BAND, max(NOMINAL_BAND, 0.7 * self.noise(_rate)))
+
+    def compare(self, one: Estimate, other: Estimate) -> tuple[float, float]:
+        """How many times faster `one` is, and the standard error of that ratio."""
+        by_rate = one.batches_per_s / other.batches_per_s
+        rate_error = self._error(_rate, one, other) * by_rate
+        fed, other_fed = _fed(one), _fed(other)
+        if one.contended(self.cores) or other.contended(self.cores) or min(fed, other_fed) <= 0:
+            return by_rate, rate_error
+        by_share = fed / other_fed
+        share_error = self._error(_fed, one, other) * by_share
+        if share_error > rate_error or abs(by_share - by_rate) > 3 * rate_error:
+            return by_rate, rate_error
+        return by_share, share_error
+
+    def _error(self, value: Callable[[Estimate], float], one: Estimate, other: Estimate) -> float:
+        return self.noise(value) * math.sqrt(1 / one.windows + 1 / other.windows)
+
+
+def _rate(row: Estimate) -> float:
+    return row.batches_per_s
+
+
+def _fed(row: Estimate) -> float:
+    return 1 - row.starve_share
