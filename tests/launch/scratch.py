@@ -21,17 +21,11 @@ import keepfed
 
 HERE = Path(__file__).parent
 PROGRAMS = HERE / "programs"
-SOURCE = Path(keepfed.__file__).parents[1]
+SOURCE = Path(keepfed.__file__).resolve().parents[1]
 SITE_FOLDER = SOURCE / "keepfed" / "_site" / "sitecustomize"
 PATIENCE_S = 30.0
 
-LAUNCHER = """
-import sys
-sys.path[:0] = {path!r}
-from keepfed.cli import main
-main.VERBS.setdefault("run", main.Verb("keepfed.cli.run:run", "cli.verb_run", runs_program=True))
-sys.exit(main.main())
-"""
+LAUNCHER = "import sys; sys.path[:0] = {path!r}; from keepfed.cli.main import main; sys.exit(main())"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +83,9 @@ def launcher(*words: str) -> list[str]:
     return [sys.executable, "-c", LAUNCHER.format(path=[str(SOURCE)]), *words]
 
 
-def run(argv: list[str], cwd: Path, environ: dict[str, str] | None = None, **options: Any) -> subprocess.CompletedProcess[str]:
+def run(
+    argv: list[str], cwd: Path, environ: dict[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, at most PATIENCE_S seconds."""
     return subprocess.run(
         argv,
@@ -103,7 +99,9 @@ def run(argv: list[str], cwd: Path, environ: dict[str, str] | None = None, **opt
     )
 
 
-def keepfed_run(program: list[str], cwd: Path, environ: dict[str, str] | None = None, *, options: tuple[str, ...] = (), **more: Any) -> subprocess.CompletedProcess[str]:
+def keepfed_run(
+    program: list[str], cwd: Path, environ: dict[str, str] | None = None, *, options: tuple[str, ...] = (), **more: Any
+) -> subprocess.CompletedProcess[str]:
     """`keepfed run OPTIONS -- PROGRAM`."""
     return run(launcher("run", *options, "--", *program), cwd, environ, **more)
 

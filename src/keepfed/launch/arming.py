@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from keepfed.feed import RunFolder
 
-SITE_FOLDER = Path(keepfed.__file__).parent / "_site" / "sitecustomize"
+SITE_FOLDER = Path(keepfed.__file__).absolute().parent / "_site" / "sitecustomize"
 """Holds one file, sitecustomize.py, and nothing else that could hide a module of the program's."""
 
 

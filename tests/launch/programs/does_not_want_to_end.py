@@ -1,4 +1,5 @@
 """Ignores Ctrl-C and SIGTERM, and leaves children behind: one in its group, one in a session of its own."""
+
 import signal
 import subprocess
 import sys

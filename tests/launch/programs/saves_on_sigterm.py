@@ -1,4 +1,5 @@
 """A trainer that saves a checkpoint on SIGTERM, with a worker that must live until then."""
+
 import os
 import signal
 import sys

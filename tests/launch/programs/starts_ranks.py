@@ -1,4 +1,5 @@
 """Like torchrun: an agent that iterates nothing and starts one process per rank, each in a session of its own."""
+
 import os
 import subprocess
 import sys

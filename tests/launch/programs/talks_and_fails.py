@@ -1,4 +1,5 @@
 """Uses everything that a launcher could disturb: arguments, stdin, stdout, stderr, the path, the exit code."""
+
 import os
 import sys
 

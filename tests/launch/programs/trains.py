@@ -1,4 +1,5 @@
 """Builds a loader, iterates it, prints what came out."""
+
 import sys
 
 from torch.utils.data import DataLoader

@@ -1,4 +1,5 @@
 """Says that it is ready and waits for a signal."""
+
 import signal
 import sys
 
