@@ -81,7 +81,7 @@ def test_a_settled_program_is_stopped_and_its_plan_written(start: Path, capfd: p
     said = capfd.readouterr()
     assert said.out == "trained\nsaved\n"
     assert "its checkpoints and logs are real" in said.err.replace("\n", " ")
-    assert said.err.index("real") < said.err.index("measuring") < said.err.index("stopping the program")
+    assert said.err.index("real") < said.err.index("as the program asks") < said.err.index("stopping the program")
     assert "train.py:41 PhotoFolder, batches of 8" in said.err
     assert "--workers 5  instead of  --workers 1" in said.err
     assert "keepfed run -- " in said.err
@@ -95,7 +95,7 @@ def test_the_table_shows_before_and_after(start: Path, capfd: pytest.CaptureFixt
     rows = {line.split("  ")[1]: line.split() for line in capfd.readouterr().err.splitlines() if line.startswith("  ")}
     assert rows["workers"][-2:] == ["1", "5"]
     assert rows["batches/s"][-3:] == ["6.00", "24.0", "4.00×"]
-    assert rows["waiting for data"][-4:] == ["76", "%", "4", "%"]
+    assert rows["waiting for data"][-2:] == ["76%", "4%"]
     assert rows["memory"][-4:] == ["95", "MiB", "477", "MiB"]
     assert "train.py:41: DataLoader(…, num_workers=5)" in " ".join(rows["train.py:41: DataLoader(…, num_workers=5)"])
 

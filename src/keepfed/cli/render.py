@@ -20,6 +20,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from keepfed.cli.run import loader_line
 from keepfed.events import Event, LoaderSeen, Moved, Note, Settled
 from keepfed.plan import LoaderId, Plan
 from keepfed.profile import Measured
@@ -81,12 +82,8 @@ def show(out: Console, shown: RenderableType) -> None:
 def progress(event: Event) -> str | None:
     """The line that an event is worth, if any."""
     match event:
-        case LoaderSeen() if not event.handled:
-            return say("tune_report.left", loader=event.loader, reason=event.reason)
         case LoaderSeen():
-            same = event.used == event.asked
-            key = "tune_report.measuring" if same else "tune_report.measuring_from"
-            return say(key, loader=event.loader, asked=_plan(event.asked), used=_plan(event.used))
+            return loader_line(event).removeprefix("keepfed: ")
         case Moved() if event.batches_per_s > 0:
             key = "tune_report.move_kept" if event.kept else "tune_report.move_dropped"
             rate, wait = _rate(event.batches_per_s), _percent(event.wait_share)
@@ -183,14 +180,12 @@ def _reasons(result: LoaderResult) -> Table:
     table.add_column(no_wrap=True, style="dim")
     table.add_column(ratio=1)
     kept = [move.reason for move in result.moves if move.kept and move.reason]
-    why = kept[-1] if kept else result.note
+    why = kept[-1] if kept else result.reason
+    limit = (result.reason if kept else "") or say(f"tune_report.limit_{result.limited_by}")
     if why:
         table.add_row(Text(say("tune_report.why")), Text(why))
-    limit = say(f"tune_report.limit_{result.limited_by}") if result.settled else ""
-    if limit:
+    if result.settled:
         table.add_row(Text(say("tune_report.limit")), Text(limit))
-        if result.reason and result.reason != why:
-            table.add_row("", Text(result.reason))
     if result.moves:
         table.add_row(Text(say("tune_report.tried")), Text(say("tune_report.list").join(_tried(result))))
     return table
@@ -363,7 +358,7 @@ def _gain(before: Measured, after: Measured) -> str:
 
 
 def _percent(share: float | None) -> str:
-    return _NONE if share is None else f"{100 * share:.0f} %"
+    return _NONE if share is None else f"{share:.0%}"
 
 
 def _prefetch(plan: Plan) -> str:
