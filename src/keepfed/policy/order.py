@@ -1,8 +1,8 @@
 """Which batch is made by whom, which comes out next, what is made again after a death: exactly once each, in order.
 
-    draw ──▶ waiting ──sent──▶ at a worker ──finished──▶ ready ──take──▶ the program
-                ▲                   │
-                └────── lost ───────┘
+    draw ──▶ waiting ──next_to_send, sent──▶ at a worker ──finished──▶ ready ──take──▶ the program
+                ▲                                 │
+                └────────────── lost ─────────────┘
 
 Two ways to assign. *Fixed* is torch's: strict round robin over worker ids in the order of the draws, since each worker's
 random stream depends on which batches it makes and in which order; a lost task stays with its worker id. *Shared* is for
@@ -28,7 +28,7 @@ class Task:
     index: Any
     """What the sampler drew: the indices of its samples, or whatever else it yields."""
     worker: int = -1
-    """Who makes it, or made it last; -1 for nobody yet."""
+    """Who makes it or is about to be sent it; -1 for nobody yet."""
     sent: bool = False
     """Whether it is with that worker; else it waits."""
     attempts: int = 0
@@ -59,6 +59,8 @@ class Order:
     """The next task's number."""
     arrived: int = 0
     """Results so far."""
+    turn: int = -1
+    """Fixed mode: the worker whose turn was last."""
 
     def draw(self, number: int, index: Any) -> None:
         """The sampler drew `index` as its `number`-th."""
@@ -67,24 +69,32 @@ class Order:
             self.drawn = number + 1
 
     def next_to_send(self) -> tuple[Task, int] | None:
-        """The first task that waits, and the worker that shall make it; None when nothing can be sent now."""
+        """The first task that waits, and the worker that shall make it; None when nothing can be sent now.
+
+        The choice is kept: a task that was sent, but of which that could not be noted any more, goes to the same worker
+        again, who drops the repetition.
+        """
         for task in self.tasks.values():
             if not task.sent:
-                worker = self._fixed(task) if self.fixed else self._least_loaded()
-                return None if worker is None else (task, worker)
+                if task.worker < 0:
+                    task.worker = self._fixed() if self.fixed else self._least_loaded(task)
+                return None if task.worker < 0 else (task, task.worker)
         return None
 
     def sent(self, task: Task, worker: int) -> None:
         """This task is with this worker now."""
         if not task.sent:
+            if task.attempts == 0:
+                self.turn = worker
             task.attempts += 1
         task.worker, task.sent = worker, True
 
     def finished(self, number: int, worker: int, result: Any) -> bool:
         """A result arrived. False for one that nobody waits for: a repetition, or of a worker that was given up."""
         task = self.tasks.get(number)
-        if task is None or task.ready or not task.sent or task.worker != worker:
+        if task is None or task.ready or task.worker != worker:
             return False
+        self.sent(task, worker)  # a result proves it, should that not have been noted
         self.arrived += 1
         task.result, task.arrival, task.ready = result, self.arrived, True
         return True
@@ -103,37 +113,43 @@ class Order:
 
     def lost(self, worker: int) -> list[Task]:
         """This worker is gone: what it had not finished waits again, and is first in line since it was drawn first."""
-        unfinished = [task for task in self.tasks.values() if task.sent and task.worker == worker and not task.ready]
+        unfinished = [task for task in self.tasks.values() if task.worker == worker and not task.ready]
         for task in unfinished:
             task.sent = False
-        return unfinished
+            if not self.fixed:
+                task.worker = -1
+        return [task for task in unfinished if task.attempts]
 
     def unfinished(self, worker: int) -> int:
         """How many tasks this worker still has to make."""
-        return sum(task.sent and task.worker == worker and not task.ready for task in self.tasks.values())
+        return sum(task.worker == worker and not task.ready for task in self.tasks.values())
 
     def active(self) -> list[int]:
         """Workers that take new tasks."""
         return [worker for worker, takes in self.workers.items() if takes]
 
-    def _fixed(self, task: Task) -> int | None:
+    def _fixed(self) -> int:
         """torch's choice: workers in turn; without order, the next one that has less than its share to do or unread."""
-        if task.worker >= 0:
-            return task.worker  # it was lost, and is made again under the same worker id
         turn = list(self.workers)
+        start = (turn.index(self.turn) + 1) % len(turn) if self.turn in self.workers else 0
         if self.in_order:
-            return turn[task.number % len(turn)]
+            return turn[start]
         load = self._load(ready_too=True)
-        start = task.number % len(turn)
-        return next((worker for worker in turn[start:] + turn[:start] if load[worker] < self.prefetch), None)
+        return next((worker for worker in turn[start:] + turn[:start] if load[worker] < self.prefetch), -1)
 
-    def _least_loaded(self) -> int | None:
+    def _least_loaded(self, task: Task) -> int:
+        """Whoever has least to do, and less than the prefetch.
+
+        The batch that comes out next is always sent: when workers were retired, those that are ready and unread may be
+        more than the present limit, and would otherwise wait for ever for one that was lost before them.
+        """
         active = self.active()
-        if sum(task.sent for task in self.tasks.values()) >= self.prefetch * len(active):
-            return None
+        first = task.number == next(iter(self.tasks))
+        if not first and sum(task.sent for task in self.tasks.values()) >= self.prefetch * len(active):
+            return -1
         load = self._load(ready_too=False)
-        worker = min(active, key=lambda worker: load[worker], default=None)
-        return worker if worker is not None and load[worker] < self.prefetch else None
+        worker = min(active, key=lambda worker: load[worker], default=-1)
+        return worker if worker >= 0 and load[worker] < self.prefetch else -1
 
     def _load(self, *, ready_too: bool) -> dict[int, int]:
         load = dict.fromkeys(self.workers, 0)
