@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import weakref
 from typing import Any
 
 from torch.utils.data import DataLoader as TorchDataLoader
 
 from keepfed.loader import torch_seam
-from keepfed.loader.epoch import EpochIter, Terms
+from keepfed.loader.crew import Terms
+from keepfed.loader.epoch import EpochIter
 from keepfed.loader.fallback import tell_once, why_torch
 from keepfed.loader.stats import LoaderStats, Tally
+from keepfed.loader.switches import disabled, with_switches
 from keepfed.plan import Plan
 
 _tallies: weakref.WeakKeyDictionary[Any, Tally] = weakref.WeakKeyDictionary()
@@ -25,20 +26,9 @@ def tally_of(loader: Any) -> Tally:
     return tally
 
 
-def disabled() -> bool:
-    """Whether the user switched keepfed off (KEEPFED_DISABLE=1)."""
-    return os.environ.get("KEEPFED_DISABLE", "") not in ("", "0")
-
-
-def terms_with_switches(terms: Terms) -> Terms:
-    """These terms, as KEEPFED_VERIFY and KEEPFED_TRANSPORT modify them."""
-    import dataclasses
-
-    return dataclasses.replace(
-        terms,
-        verify=os.environ.get("KEEPFED_VERIFY", "") not in ("", "0"),
-        copy_all=os.environ.get("KEEPFED_TRANSPORT", "") == "copy",
-    )
+def adopt_tally(loader: Any, tally: Tally) -> None:
+    """From now on this loader counts into `tally` (it is a known one, built anew)."""
+    _tallies[loader] = tally
 
 
 def fixed_iterator(loader: Any) -> Any:
@@ -51,7 +41,8 @@ def fixed_iterator(loader: Any) -> Any:
         tell_once(loader, tally.fallback)
         return torch_seam.original_get_iterator(loader)
     loader.check_worker_number_rationality()
-    return EpochIter(loader, terms_with_switches(Terms.fixed_count(Plan(loader.num_workers, loader.prefetch_factor))), tally)
+    terms = Terms.fixed_count(Plan(loader.num_workers, loader.prefetch_factor))
+    return EpochIter(loader, with_switches(terms), tally)
 
 
 class DataLoader(TorchDataLoader[Any]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from keepfed.host.facts import read_host
+from keepfed.host.gpu import skip_gpus
 
 HELD_SHARE = 0.5
 MOVING_SHARE = 0.3
@@ -30,7 +31,7 @@ class Budget:
 
 def budget_for(workers: int) -> Budget:
     """Each worker's share of what is free on this host now."""
-    facts = read_host()
+    facts = read_host(gpus=skip_gpus)
     available = facts.memory_available_bytes or _UNKNOWN_AVAILABLE_BYTES
     held = int(available * HELD_SHARE / workers)
     return Budget(held, held + int(available * MOVING_SHARE / workers), max(available * 2, 1 << 30))

@@ -77,7 +77,7 @@ def is_plain(value: object) -> bool:
 def covered_bytes(tensor: torch.Tensor) -> tuple[int, int]:
     """First byte and end of what a strided tensor covers of its storage."""
     itemsize = tensor.itemsize
-    start = tensor.storage_offset() * itemsize
+    start = int(tensor.storage_offset()) * itemsize
     if tensor.is_contiguous():
         return start, start + tensor.numel() * itemsize
     if tensor.numel() == 0:
@@ -88,9 +88,7 @@ def covered_bytes(tensor: torch.Tensor) -> tuple[int, int]:
 
 def storage_bytes(tensor: torch.Tensor, start: int, end: int) -> Owner:
     """Bytes [start, end) of a CPU tensor's storage, as an array over them."""
-    array: Owner = (
-        torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage(), start, (end - start,), (1,)).numpy()
-    )
+    array: Owner = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage(), start, (end - start,), (1,)).numpy()
     return array
 
 
@@ -154,7 +152,7 @@ class BatchWriter:
     def finish(self) -> tuple[SlotUse, ...]:
         """Hand the slots over; the next batch starts with none."""
         uses = tuple(
-            (slot.offset, slot.generation, used, zlib.crc32(owner[:used]) if self.checksums else None)
+            (slot.offset, slot.generation, used, zlib.crc32(owner[:used].data) if self.checksums else None)
             for slot, owner, used in zip(self.slots, self.owners, self.used, strict=True)
         )
         self.writer.sent(self.slots)
@@ -256,7 +254,8 @@ class BatchPickler(ForkingPickler):
             return NotImplemented  # torch's own reducers, registered with ForkingPickler
         if type(tensor) is torch.Tensor and tensor.requires_grad and is_plain(tensor.detach()):
             return restore_leaf, (tensor.detach(),)
-        return tensor.__reduce_ex__(5)
+        reduce: Any = tensor.__reduce_ex__
+        return reduce(5)
 
     def _view(self, tensor: torch.Tensor) -> tuple[int, int, int]:
         """Number of the storage, first byte of the view in it, and dtype."""
@@ -313,7 +312,9 @@ def restore_array(place: Place, dtype: Any, shape: tuple[int, ...], order: str) 
 
 def restore_typed_storage(storage: torch.UntypedStorage, dtype: torch.dtype) -> torch.storage.TypedStorage:
     """A typed storage over an untyped one."""
-    return torch.storage.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
+    make: Any = torch.storage.TypedStorage
+    typed: torch.storage.TypedStorage = make(wrap_storage=storage, dtype=dtype, _internal=True)
+    return typed
 
 
 def restore_leaf(tensor: torch.Tensor) -> torch.Tensor:

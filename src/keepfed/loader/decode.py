@@ -26,8 +26,6 @@ COPY_OUT_BYTES = 256 << 10
 """Up to this size a tensor is copied at delivery instead of leased."""
 
 
-
-
 def decode(encoded: Encoded, book: LeaseBook, *, copy_all: bool = False) -> Any:
     """The batch. Its slots are leased where the program now holds a part of them, else given back.
 
@@ -75,7 +73,7 @@ class _Slots:
         self._copy_all = copy_all
         self._leased: dict[int, Owner] = {}
         for offset, _, nbytes, checksum in uses:
-            if checksum is not None and zlib.crc32(book.region.owner(offset, nbytes)) != checksum:
+            if checksum is not None and zlib.crc32(book.region.owner(offset, nbytes).data) != checksum:
                 raise BatchCorrupted(say("loader.corrupted", offset=offset, nbytes=nbytes))
 
     def flat(self, place: Place, dtype: torch.dtype) -> torch.Tensor:
@@ -100,7 +98,7 @@ class _Slots:
     def raw(self, place: Place) -> memoryview:
         """The bytes at this place, for reading before the slot is given back."""
         number, start, nbytes, inline = place
-        return memoryview(inline) if number < 0 else memoryview(self._borrowed(number))[start : start + nbytes]
+        return memoryview(inline) if number < 0 else self._borrowed(number).data[start : start + nbytes]
 
     def give_back_the_rest(self) -> None:
         """Slots of which the program holds nothing are free again."""
@@ -168,4 +166,4 @@ def changed_while_leased(lease: Lease, book: LeaseBook) -> bool:
     """
     if lease.checksum is None:
         return False
-    return zlib.crc32(book.region.owner(lease.use[0], lease.nbytes)) != lease.checksum
+    return zlib.crc32(book.region.owner(lease.use[0], lease.nbytes).data) != lease.checksum

@@ -64,7 +64,7 @@ class LeaseBook:
         Every step can be repeated, so that an exception (Ctrl-C) between any two of them loses nothing.
         """
         while self._dead:
-            lease = self._dead[0]
+            lease: Lease = self._dead[0]
             if self.leases.get(lease.use) is lease:
                 if ended is not None:
                     ended(lease)

@@ -57,8 +57,11 @@ _NEEDED: tuple[tuple[Any, str], ...] = (
 BaseDataLoaderIter: Any = getattr(dataloader, "_BaseDataLoaderIter", object)
 MultiProcessingDataLoaderIter: Any = getattr(dataloader, "_MultiProcessingDataLoaderIter", object)
 SingleProcessDataLoaderIter: Any = getattr(dataloader, "_SingleProcessDataLoaderIter", object)
+_profiler_enabled: Any = getattr(torch.autograd, "_profiler_enabled", bool)
+_pin_memory: Any = _utils.pin_memory.pin_memory
 collate_tensor: Any = getattr(collate, "collate_tensor_fn", None)
-original_get_iterator: Any = getattr(DataLoader, "_get_iterator", None)
+original_get_iterator: Any = inspect.unwrap(getattr(DataLoader, "_get_iterator", lambda _: None))
+"""torch's own, under whatever stub `keepfed run` has put over it."""
 
 
 @cache
@@ -103,12 +106,12 @@ def collate_map() -> dict[Any, Any]:
 
 def profiler_enabled() -> bool:
     """Whether torch's profiler is recording."""
-    return bool(torch.autograd._profiler_enabled())
+    return bool(_profiler_enabled())
 
 
 def is_map_style(loader: DataLoader[Any]) -> bool:
     """Whether the loader indexes its dataset (in contrast to iterating it)."""
-    return bool(loader._dataset_kind == dataloader._DatasetKind.Map)  # type: ignore[attr-defined]  # private
+    return bool(loader._dataset_kind == dataloader._DatasetKind.Map)
 
 
 def is_datapipe(dataset: object) -> bool:
@@ -119,4 +122,23 @@ def is_datapipe(dataset: object) -> bool:
 
 def wrap_exception(error: BaseException) -> ExceptionWrapper:
     """An exception as torch sends it from worker to program: type and text of the traceback."""
-    return ExceptionWrapper((type(error), error, error.__traceback__), where="in DataLoader worker process")
+    make: Any = ExceptionWrapper
+    wrapped: ExceptionWrapper = make((type(error), error, error.__traceback__), where="in DataLoader worker process")
+    return wrapped
+
+
+def pin_memory(batch: Any, device: Any) -> Any:
+    """A batch in pinned memory, as torch's own iterators make it."""
+    return _pin_memory(batch, device)
+
+
+def reraise_if_exception(batch: Any) -> None:
+    """Raise what a worker raised, if this is that and not a batch."""
+    if isinstance(batch, ExceptionWrapper):
+        raise_again: Any = batch.reraise
+        raise_again()
+
+
+def is_exception(data: object) -> bool:
+    """Whether this is what a worker raised."""
+    return isinstance(data, ExceptionWrapper)

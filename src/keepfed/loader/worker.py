@@ -38,8 +38,8 @@ class WorkerJob:
 
     loop_arguments: dict[str, Any]
     """Arguments of torch's worker loop but for the queues and the worker's id."""
-    reseed: bool
-    """Whether every batch gets its own random state (auto contract)."""
+    shared: bool
+    """Whether batches are made by whoever is free, each from a random state of its own."""
     allowance_bytes: int
     """Memory that one worker's slots may take before it waits for one to come back."""
     verify: bool
@@ -87,9 +87,11 @@ class TaskQueue:
         if kind == "resume":
             self.epoch, shared_seed = rest
             return torch_seam.resume_message(shared_seed)
-        number, index, seed = rest
-        if seed is not None:
-            reseed(seed)
+        number, index, state = rest
+        if isinstance(state, int):
+            reseed(state)
+        elif state is not None:
+            restore_states(*state)
         self.started_s, self.started_cpu_s = time.perf_counter(), time.process_time()
         return number, index
 
@@ -115,14 +117,14 @@ class TaskQueue:
     def _sort(self, message: tuple[Any, ...]) -> None:
         kind, *rest = message
         if kind == "task":
-            number, index, seed, released = rest
+            number, index, state, released = rest
             self._released.extend(released)
             if number not in self._seen:  # the trainer was interrupted between sending it and taking note of that
                 self._seen.add(number)
-                self._tasks.append(("task", number, index, seed))
+                self._tasks.append(("task", number, index, state))
         elif kind == "resume":
             self._seen.clear()
-            if self._job.reseed:
+            if self._job.shared:
                 self._tasks.clear()  # contents do not depend on what was made before: nothing to be kept in step
             self._tasks.append(message)
         elif kind == "release":
@@ -170,7 +172,7 @@ class ResultQueue:
 
 def _unsendable(data: Any, error: Exception, text: str) -> Exception:
     """What to raise in the program for a batch that cannot be sent: the pickling error, else its text."""
-    if isinstance(data, torch_seam.ExceptionWrapper):
+    if torch_seam.is_exception(data):
         return RuntimeError(f"{text}\nOriginal exception in the worker:\n{data.exc_msg}")
     try:
         pickle.dumps(type(error))
@@ -193,7 +195,8 @@ class SlotCollate:
         """
         first = batch[0]
         if not is_plain(first):
-            return torch_seam.collate_tensor(batch, collate_fn_map=collate_fn_map)
+            other: torch.Tensor = torch_seam.collate_tensor(batch, collate_fn_map=collate_fn_map)
+            return other
         shape = (len(batch), *first.shape)
         if len(batch) * first.numel() * first.itemsize <= INLINE_BYTES or threading.get_ident() != self._thread:
             out = torch.empty(shape, dtype=first.dtype)
@@ -210,10 +213,17 @@ def reseed(seed: int) -> None:
     """
     torch.default_generator.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
     random.seed(seed)
-    np.random.seed((seed ^ seed >> 32) & 0xFFFF_FFFF)
+    np.random.seed((seed ^ seed >> 32) & 0xFFFF_FFFF)  # noqa: NPY002  # the generator that datasets draw from
     info = torch_seam.worker_info()
     if info is not None:
         torch_seam.set_worker_info(dataclasses.replace(info, seed=seed))
+
+
+def restore_states(torch_state: bytes, python_state: Any, numpy_state: Any) -> None:
+    """Draw from here on what another process would have drawn."""
+    torch.set_rng_state(torch.frombuffer(bytearray(torch_state), dtype=torch.uint8))
+    random.setstate(python_state)
+    np.random.set_state(numpy_state)  # noqa: NPY002  # the generator that datasets draw from
 
 
 def batch_seed(base_seed: int, epoch: int, number: int) -> int:

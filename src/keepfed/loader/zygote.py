@@ -82,7 +82,7 @@ class Zygote:
                 data, fds, _, _ = socket.recv_fds(self.control, 4096, 4)
                 if not data:
                     break
-                received.append((marshal.loads(data), fds))
+                received.append((_read(data), fds))
         return received
 
     def quit(self, timeout_s: float) -> None:
@@ -151,7 +151,7 @@ class _ZygoteProcess:
         data, fds, _, _ = socket.recv_fds(self._control, 4096, 4)
         if not data:
             return False
-        kind, *rest = marshal.loads(data)
+        kind, *rest = _read(data)
         if kind == "fork":
             self._fork(poll, rest[0], rest[1], fds)
         elif kind == "term" and rest[0] in {pid for _, pid in self._children.values()}:
@@ -198,6 +198,11 @@ class _ZygoteProcess:
             status = -1
         with contextlib.suppress(OSError):
             socket.send_fds(self._control, [marshal.dumps(("exited", worker_id, pid, status))], [])
+
+
+def _read(data: bytes) -> tuple[Any, ...]:
+    message: tuple[Any, ...] = marshal.loads(data)  # noqa: S302  # a private socket pair within one process tree
+    return message
 
 
 def _drop_handlers() -> None:

@@ -1,0 +1,248 @@
+"""The hands of the controller for one loader: measures windows, hands them to it, carries out what it says.
+
+    EpochIter ──made, delivered──▶ Pilot ──window──▶ Controller ──Move──▶ Pilot ──change_plan──▶ EpochIter
+                                     └──────────── events ──▶ run folder ──▶ launcher
+
+A pilot belongs to a loader's identity, not to the object: a program that builds a new DataLoader every epoch keeps its
+plan, its measurements and its memory. Everything happens inside `next()`, on the program's own thread.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import psutil
+
+from keepfed.events import Ended, LoaderSeen, Moved, Settled, Window
+from keepfed.host.facts import HostFacts
+from keepfed.loader.crew import Terms
+from keepfed.loader.epoch import EpochIter
+from keepfed.loader.session import Session
+from keepfed.loader.shelf import Shelf
+from keepfed.loader.stall import StallMeter
+from keepfed.loader.stats import Tally
+from keepfed.loader.switches import with_switches
+from keepfed.loader.zero import Trial, ZeroIter
+from keepfed.plan import LoaderId, Plan
+from keepfed.policy import controller as policy
+from keepfed.policy.controller import Controller, Decision
+from keepfed.policy.cost import Bounds
+from keepfed.policy.window import Observation, WindowBuilder
+from keepfed.text import say
+
+WARM_BATCHES = 3
+"""Batches after which a new worker counts as warm: the first ones fill its caches and map its memory."""
+WORKERS_PER_CORE = 4
+"""Workers that mostly wait (network, disk) may outnumber the cores by this much."""
+FEWEST_CEILING, HIGHEST_CEILING = 8, 64
+MAX_PREFETCH = 8
+_UNKNOWN_MEMORY_BYTES = 4 << 30
+
+
+def ceiling(facts: HostFacts, asked: Plan) -> Bounds:
+    """What a loader that asks for `asked` may use on this host."""
+    cores = facts.cores.value or 1.0
+    workers = min(HIGHEST_CEILING, max(FEWEST_CEILING, int(WORKERS_PER_CORE * cores), asked.num_workers))
+    memory = (facts.memory_available_bytes or _UNKNOWN_MEMORY_BYTES) / max(1, facts.ranks.count)
+    outstanding = max(workers * 4, asked.num_workers * asked.prefetch_factor)
+    return Bounds(
+        0 if asked.num_workers == 0 else 1,
+        workers,
+        cores,
+        0.8 * memory,
+        max_prefetch=max(MAX_PREFETCH, asked.prefetch_factor),
+        max_outstanding=outstanding,
+    )
+
+
+class Pilot:
+    """Steers one loader."""
+
+    def __init__(self, loader: LoaderId, batch_size: int | None, asked: Plan, session: Session) -> None:
+        """Take over the loader; says so in the run folder."""
+        self.loader = loader
+        self.tally = Tally()
+        self.shelf = Shelf()
+        self.asked = asked
+        self._session = session
+        self._bounds = ceiling(session.facts, asked)
+        match = session.plan_of(loader)
+        self.plan = self._bounds.clamp(match.plan) if match is not None and asked.num_workers else asked
+        trusted = match is not None and match.measured_here
+        self._controller = Controller(self.plan, self._bounds, mode="follow" if trusted else "explore")
+        cuda = StallMeter.usable()
+        self._stalls = StallMeter() if cuda else None
+        self._windows = WindowBuilder(self.plan, min_s=3.0, min_batches=30) if cuda else WindowBuilder(self.plan)
+        self._made: dict[int, int] = {}
+        self._batch_bytes = 0.0
+        self._began_s = time.monotonic()
+        self._before: tuple[float, float] | None = None
+        self._announced = 0
+        self._settled = False
+        self._refused = ""
+        self._trial: Trial | None = None
+        psutil.cpu_percent()
+        session.agreement.announce(loader, self.plan)
+        self._seen(batch_size, "program" if match is None else "plan" if trusted else "first-guess", match)
+
+    def _seen(self, batch_size: int | None, source: str, match: Any) -> None:
+        source = source if self._session.agreement.decides else "rank"
+        note = match.note if match is not None else ""
+        if not note:
+            note = say("loader.own_draws" if self.asked.num_workers else "loader.zero_checking")
+        self._session.emit(
+            LoaderSeen(self.loader, batch_size, self.asked, self.plan, source, handled=True, reason="", note=note)
+        )
+
+    # ---- what the iterators need ------------------------------------------------------------------------------------
+
+    def terms(self) -> Terms:
+        """How the next iterator runs."""
+        bounds = self._bounds
+        terms = Terms(self.plan, fixed=False, max_workers=bounds.max_workers, lookahead=bounds.max_outstanding)
+        return with_switches(terms)
+
+    def trial_for(self, iterator: ZeroIter, loader: Any) -> Trial:
+        """Whether this loader's dataset may be given to workers: what is known of it, or a new trial."""
+        trial = self._trial
+        if trial is None or trial.dataset() is not iterator._dataset:
+            if trial is not None:
+                trial.crew.shut_down()
+            trial = self._trial = Trial(iterator, self.terms(), self.tally, self.shelf)
+            weakref.finalize(loader, trial.crew.shut_down)
+        return trial
+
+    def back_to_zero(self) -> None:
+        """The dataset turned out to change after all: the program's own process makes its batches from now on."""
+        self.plan = self.asked
+        self._windows.changed(self.plan)
+
+    def epoch_started(self) -> None:
+        """An iterator was made, or begins anew: its first batch is in no window."""
+        self._windows.epoch_started()
+
+    def made(self, worker_id: int, seconds: float, cpu_s: float, nbytes: int) -> None:
+        """A worker finished a batch."""
+        self._made[worker_id] = self._made.get(worker_id, 0) + 1
+        self._batch_bytes += 0.2 * (nbytes - self._batch_bytes)
+        self._windows.fetched(seconds, cpu_s)
+
+    def waiting(self) -> None:
+        """The program begins to wait for a batch."""
+        if self._stalls is not None:
+            self._stalls.begin()
+
+    def delivered(self, iterator: Any, asked_s: float, now_s: float) -> None:
+        """A batch is about to be returned: note it; at the end of a window decide."""
+        if self._stalls is not None:
+            self._stalls.end()
+            for stall_s in self._stalls.measured():
+                self._windows.stalled(stall_s)
+        if self._windows.delivered(now_s, now_s - asked_s, all_warm=self._all_warm(iterator)):
+            window = self._windows.close(
+                time.monotonic(),
+                batch_bytes=self._batch_bytes,
+                worker_bytes=iterator.worker_bytes(),
+                host_busy=psutil.cpu_percent() / 100,
+            )
+            if window is not None:
+                self._judge(window, iterator)
+
+    def _all_warm(self, iterator: Any) -> bool:
+        return all(self._made.get(worker_id, 0) >= WARM_BATCHES for worker_id in iterator.active_workers())
+
+    # ---- decisions --------------------------------------------------------------------------------------------------
+
+    def _judge(self, window: Observation, iterator: Any) -> None:
+        if iterator.undecided():
+            return
+        memory = int(window.worker_bytes * window.plan.num_workers) + iterator.transport_bytes()
+        times = (window.batches, window.elapsed_s, window.wait_s, window.stall_s)
+        self._session.emit(Window(self.loader, window.plan, *times, memory))
+        if not self._session.agreement.decides:
+            self._follow(iterator)
+            return
+        if self._refused != iterator.refused():
+            self._refused = iterator.refused()
+            self._controller.bounds = replace(self._bounds, min_workers=0, max_workers=0)
+        self._carry_out(self._controller.observe(window), iterator)
+
+    def _follow(self, iterator: Any) -> None:
+        agreed = self._session.agreement.announced(self.loader)
+        if agreed is not None and agreed != self.plan:
+            self._change(agreed, iterator)
+
+    def _carry_out(self, decision: Decision, iterator: Any) -> None:
+        self._remember_before()
+        self._report_judged()
+        if isinstance(decision, policy.Move):
+            self._change(decision.plan, iterator)
+            self._session.agreement.announce(self.loader, decision.plan)
+        elif isinstance(decision, policy.Settled):
+            self._report_settled(decision)
+
+    def _change(self, plan: Plan, iterator: Any) -> None:
+        iterator.change_plan(plan)
+        self.plan = plan
+        self._made.clear()
+        self._windows.changed(plan)
+
+    def _remember_before(self) -> None:
+        start = self._controller.estimate(self.asked)
+        if start is not None and not self._settled:
+            self._before = start.batches_per_s, start.starve_share
+
+    def _report_judged(self) -> None:
+        judged = list(self._controller.log)
+        for move in judged[self._announced :]:
+            self._session.emit(
+                Moved(
+                    self.loader,
+                    move.plan,
+                    move.batches_per_s,
+                    move.wait_share,
+                    move.kept,
+                    say(move.reason.key, **move.reason.facts),
+                )
+            )
+        self._announced = len(judged)
+
+    def _report_settled(self, decision: policy.Settled) -> None:
+        self._settled = True
+        now = self._controller.estimate(decision.plan)
+        rate, share = (now.batches_per_s, now.starve_share) if now is not None else (0.0, 0.0)
+        before_rate, before_share = self._before or (rate, share)
+        self._session.emit(
+            Settled(
+                self.loader,
+                decision.plan,
+                rate,
+                share,
+                self.asked,
+                before_rate,
+                before_share,
+                decision.limited_by,
+                self._reason(decision),
+                share if self._stalls is not None else None,
+                time.monotonic() - self._began_s,
+            )
+        )
+
+    def _reason(self, decision: policy.Settled) -> str:
+        if self._refused:
+            return say("loader.zero_stays", reason=self._refused)
+        return say(decision.reason.key, **decision.reason.facts)
+
+    def ended(self) -> None:
+        """The process ends."""
+        if self.tally.batches:
+            stats = self.tally.snapshot()
+            self._session.emit(Ended(self.loader, self.plan, stats.batches, stats.elapsed_s, stats.wait_s))
+
+
+def iterator_with(pilot: Pilot, loader: Any) -> EpochIter:
+    """A new iterator over this loader, steered by its pilot."""
+    return EpochIter(loader, pilot.terms(), pilot.tally, shelf=pilot.shelf, listener=pilot)
