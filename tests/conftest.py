@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from keepfed.text import choose_language
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytest_plugins = ["tests.leaks"]
+
+# An example that is slow because the machine is busy has found nothing; pytest's own time limit still holds.
+settings.register_profile("keepfed", deadline=None)
+settings.load_profile("keepfed")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
