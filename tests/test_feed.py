@@ -82,9 +82,7 @@ def test_a_folder_of_another_user_is_not_believed(tmp_path: Path, monkeypatch: p
 
 @posix
 @pytest.mark.parametrize("link", [".keepfed", ".keepfed/runs"])
-def test_a_symbolic_link_in_the_way_is_not_followed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str
-) -> None:
+def test_a_symbolic_link_in_the_way_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str) -> None:
     elsewhere = tmp_path / "temporary"
     target = tmp_path / "target"
     elsewhere.mkdir()

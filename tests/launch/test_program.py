@@ -50,7 +50,7 @@ def test_wait_gives_none_until_the_end_and_then_the_code(folder: RunFolder) -> N
         while (code := program.wait(0.05)) is None:
             assert program.pid == program.pgid == os.getpgid(program.pid)
             assert program.pgid != os.getpgrp()
-        assert (code, program.exit_code, program.wait(None), program.stop()) == (3, 3, 3, 3)
+        assert [code, program.exit_code, program.wait(None), program.stop()] == [3, 3, 3, 3]
 
 
 def test_waiting_ends_with_the_program_and_not_with_the_timeout(folder: RunFolder) -> None:
@@ -112,9 +112,13 @@ def test_stop_ends_what_does_not_want_to_end_and_all_that_it_started(
 
 
 def test_the_context_manager_leaves_no_process(folder: RunFolder) -> None:
-    with pytest.raises(ValueError, match="ours"), Program(["sleep", "600"], folder) as program:
+    def fails() -> None:
         program.start()
         raise ValueError("ours")
+
+    program = Program(["sleep", "600"], folder)
+    with pytest.raises(ValueError, match="ours"), program:
+        fails()
     assert program.exit_code == 128 + signal.SIGINT
     assert not psutil.pid_exists(program.pid)
 

@@ -29,7 +29,9 @@ def interpreters() -> dict[str, str]:
     for candidate in candidates:
         code = "import sys; sys.stdout.write('%d.%d' % sys.version_info[:2])"
         try:
-            told = subprocess.run([candidate, "-E", "-c", code], capture_output=True, text=True, timeout=20, check=False)
+            told = subprocess.run(
+                [candidate, "-E", "-c", code], capture_output=True, text=True, timeout=20, check=False
+            )
         except OSError:
             continue
         if told.returncode == 0:

@@ -36,7 +36,9 @@ def armed(
     return ended.stdout, ended.stderr
 
 
-def test_the_first_iteration_arms_and_later_ones_use_what_was_installed(equipped: Interpreter, run_folder: Path) -> None:
+def test_the_first_iteration_arms_and_later_ones_use_what_was_installed(
+    equipped: Interpreter, run_folder: Path
+) -> None:
     assert armed(equipped, PROGRAM, run_folder) == ("[101, 102, 103] [101, 102, 103]\n", "")
 
 
@@ -112,11 +114,15 @@ def test_a_worker_of_torchs_own_does_not_arm(equipped: Interpreter, run_folder: 
     assert armed(equipped, code, run_folder)[0] == "[1, 2, 3] [1, 2, 3]\n"
 
 
-@pytest.mark.parametrize(("arm", "error"), [("fails", "RuntimeError: no such thing"), ("missing", "ModuleNotFoundError")])
+@pytest.mark.parametrize(
+    ("arm", "error"), [("fails", "RuntimeError: no such thing"), ("missing", "ModuleNotFoundError")]
+)
 def test_a_failure_leaves_torchs_own_loader_and_one_line(
     equipped: Interpreter, run_folder: Path, arm: str, error: str
 ) -> None:
-    code = PROGRAM + "print(hasattr(DataLoader.__init__, '__wrapped__'), hasattr(DataLoader._get_iterator, '__wrapped__'))"
+    code = (
+        PROGRAM + "print(hasattr(DataLoader.__init__, '__wrapped__'), hasattr(DataLoader._get_iterator, '__wrapped__'))"
+    )
     out, err = armed(equipped, code, run_folder, arm=arm)
     assert out == "[1, 2, 3] [1, 2, 3]\nFalse False\n"
     assert err.count("\n") == 1
@@ -262,7 +268,8 @@ print(found == [[101]] * 8)
 
 def test_another_import_hook_in_front_is_asked_too(equipped: Interpreter, run_folder: Path) -> None:
     """Type checkers at run time (beartype, typeguard) put finders of their own there, before or after ours."""
-    code = """
+    code = (
+        """
 import sys, importlib.abc, importlib.machinery
 class Counting(importlib.abc.MetaPathFinder):
     seen = []
@@ -271,7 +278,10 @@ class Counting(importlib.abc.MetaPathFinder):
         return None
 sys.meta_path.append(Counting())
 sys.meta_path.insert(1, Counting())
-""" + PROGRAM + "print('torch.utils.data.dataloader' in Counting.seen)"
+"""
+        + PROGRAM
+        + "print('torch.utils.data.dataloader' in Counting.seen)"
+    )
     assert armed(equipped, code, run_folder)[0] == "[101, 102, 103] [101, 102, 103]\nTrue\n"
 
 

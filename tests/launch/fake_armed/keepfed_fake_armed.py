@@ -14,12 +14,12 @@ def arm() -> None:
         raise RuntimeError("no such thing\nsecond line")
     if how == "declines":
         return
+    import torch
+    import torch.utils.data.dataloader as module
+
     from keepfed.events import Joined, LoaderSeen
     from keepfed.feed import RunFolder
     from keepfed.plan import LoaderId, Plan
-
-    import torch
-    import torch.utils.data.dataloader as module
 
     folder = RunFolder.from_environment()
     assert folder is not None

@@ -1,7 +1,6 @@
 """Says that it is ready and waits for a signal."""
 
 import signal
-import sys
 
 print("ready", flush=True)
 while True:
