@@ -6,6 +6,7 @@ would redraw; so there are whole lines only, at most one per plan that was tried
 
 from __future__ import annotations
 
+import re
 import shlex
 import subprocess
 import sys
@@ -83,7 +84,7 @@ def progress(event: Event) -> str | None:
     """The line that an event is worth, if any."""
     match event:
         case LoaderSeen():
-            return loader_line(event).removeprefix("keepfed: ")
+            return re.sub(r"^keepfed\s*[:：]\s*", "", loader_line(event))
         case Moved() if event.batches_per_s > 0:
             key = "tune_report.move_kept" if event.kept else "tune_report.move_dropped"
             rate, wait = _rate(event.batches_per_s), _percent(event.wait_share)
@@ -180,12 +181,13 @@ def _reasons(result: LoaderResult) -> Table:
     table.add_column(no_wrap=True, style="dim")
     table.add_column(ratio=1)
     kept = [move.reason for move in result.moves if move.kept and move.reason]
-    why = kept[-1] if kept else result.reason
-    limit = (result.reason if kept else "") or say(f"tune_report.limit_{result.limited_by}")
-    if why:
-        table.add_row(Text(say("tune_report.why")), Text(why))
+    if kept:
+        table.add_row(Text(say("tune_report.why")), Text(kept[-1]))
     if result.settled:
-        table.add_row(Text(say("tune_report.limit")), Text(limit))
+        # Without workers from start to end, the words say why there are none; that is no limit of the host's.
+        stays_at_zero = not kept and result.after is not None and result.after.plan.num_workers == 0
+        label = say("tune_report.why" if stays_at_zero else "tune_report.limit")
+        table.add_row(Text(label), Text(result.reason or say(f"tune_report.limit_{result.limited_by}")))
     if result.moves:
         table.add_row(Text(say("tune_report.tried")), Text(say("tune_report.list").join(_tried(result))))
     return table

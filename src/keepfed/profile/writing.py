@@ -60,7 +60,7 @@ def _rendered(target: Path, profile: Profile, alive: Collection[LoaderId]) -> st
         document = tomlkit.document()
         document.add(tomlkit.comment(say("plan.header")))
         document["schema"] = SCHEMA
-        document["host"] = tomlkit.table()
+        document["host"] = _spaced_table()
     if old.host.fingerprint != profile.host.fingerprint:
         for entry, table in zip(old.loaders, document.get("loader", ()), strict=True):
             if entry.evidence is not None and not entry.evidence.host:
@@ -82,17 +82,25 @@ def _joined(old: Profile, new: Profile) -> Profile:
 
 
 def _set_loaders(tables: Any, old: Profile, profile: Profile, alive: Collection[LoaderId]) -> None:
-    import tomlkit
 
     places = {entry.loader: index for index, entry in enumerate(old.loaders)}
     taken = {*alive, *(entry.loader for entry in profile.loaders)}
     for entry in profile.loaders:
         match = plan_for(old, entry.loader, taken=taken)
         if match is None:
-            tables.append(tomlkit.table())
+            tables.append(_spaced_table())
         else:
             taken.add(match.entry.loader)
         _set(tables[places[match.entry.loader] if match else -1], _loader_table(entry))
+
+
+def _spaced_table() -> Any:
+    """A new table with an empty line above its head."""
+    import tomlkit
+
+    table = tomlkit.table()
+    table.trivia.indent = "\n"
+    return table
 
 
 def _set(table: Any, values: dict[str, Any]) -> None:
@@ -106,7 +114,7 @@ def _set(table: Any, values: dict[str, Any]) -> None:
             _set(table[key], value)
         elif key not in table or table[key] != value:
             if key == "evidence":
-                table[key] = tomlkit.table()
+                table[key] = _spaced_table()
                 _set(table[key], value)
             elif isinstance(value, dict):
                 table[key] = tomlkit.inline_table()
