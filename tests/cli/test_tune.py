@@ -317,6 +317,16 @@ def test_wrong_usage_is_refused_before_anything_starts(
     assert not (start / ".keepfed").exists()
 
 
+def test_a_plan_that_is_a_dangling_link_is_refused_before_the_program_starts(
+    start: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (start / "keepfed.toml").symlink_to(start / "gone" / "keepfed.toml")
+    assert tune(*command(start, recorded.tuned(), "wait")) == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "a symbolic link to" in said.err
+
+
 def test_a_switched_off_keepfed_does_not_run_the_program_for_nothing(
     start: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -122,7 +122,9 @@ def _check_place(option: str, file: Path) -> None:
     target = file.resolve() if file.exists() else file
     folder = target.parent
     reason = ""
-    if target.is_dir():
+    if file.is_symlink() and not file.exists():
+        reason = say("tune_report.dangling", target=file.readlink())
+    elif target.is_dir():
         reason = say("tune_report.is_folder")
     elif not folder.is_dir():
         reason = say("tune_report.no_folder", folder=folder)
