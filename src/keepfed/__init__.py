@@ -10,18 +10,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keepfed.loader.api import DataLoader
+    from keepfed.loader.api import DataLoader, install, uninstall
     from keepfed.loader.stats import LoaderStats
     from keepfed.plan import Plan
 
 __version__ = "0.1.0"
-__all__ = ["DataLoader", "LoaderStats", "Plan"]
+__all__ = ["DataLoader", "LoaderStats", "Plan", "install", "uninstall"]
 
 # Where each public name lives. Whatever stands here stands in __all__ and in the block above as well (tested).
 _HOME = {
     "DataLoader": "keepfed.loader.api",
     "LoaderStats": "keepfed.loader.stats",
     "Plan": "keepfed.plan",
+    "install": "keepfed.loader.api",
+    "uninstall": "keepfed.loader.api",
 }
 
 

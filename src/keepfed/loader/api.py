@@ -2,59 +2,79 @@
 
 from __future__ import annotations
 
-import weakref
-from typing import Any
+import inspect
+import os
+import sys
+from typing import Any, Literal
 
 from torch.utils.data import DataLoader as TorchDataLoader
 
-from keepfed.loader import torch_seam
-from keepfed.loader.crew import Terms
-from keepfed.loader.epoch import EpochIter
-from keepfed.loader.fallback import tell_once, why_torch
-from keepfed.loader.stats import LoaderStats, Tally
-from keepfed.loader.switches import disabled, with_switches
-from keepfed.plan import Plan
+from keepfed._site.hook import construction_site
+from keepfed.errors import UsageError
+from keepfed.feed import RUN_VARIABLE
+from keepfed.loader import seam
+from keepfed.loader.armed import arm
+from keepfed.loader.fixed import tally_of
+from keepfed.loader.seam import AutoWorkers
+from keepfed.loader.stats import LoaderStats
+from keepfed.text import say
 
-_tallies: weakref.WeakKeyDictionary[Any, Tally] = weakref.WeakKeyDictionary()
-
-
-def tally_of(loader: Any) -> Tally:
-    """The running counts of this loader."""
-    tally = _tallies.get(loader)
-    if tally is None:
-        tally = _tallies[loader] = Tally()
-    return tally
-
-
-def adopt_tally(loader: Any, tally: Tally) -> None:
-    """From now on this loader counts into `tally` (it is a known one, built anew)."""
-    _tallies[loader] = tally
-
-
-def fixed_iterator(loader: Any) -> Any:
-    """An iterator with torch's contract: as many workers as the loader asks for, torch's batches bit for bit."""
-    if loader.num_workers == 0 or disabled():
-        return torch_seam.original_get_iterator(loader)
-    tally = tally_of(loader)
-    tally.fallback = why_torch(loader)
-    if tally.fallback:
-        tell_once(loader, tally.fallback)
-        return torch_seam.original_get_iterator(loader)
-    loader.check_worker_number_rationality()
-    terms = Terms.fixed_count(Plan(loader.num_workers, loader.prefetch_factor))
-    return EpochIter(loader, with_switches(terms), tally)
+_POSITION_OF_NUM_WORKERS = 5
 
 
 class DataLoader(TorchDataLoader[Any]):
     """torch's DataLoader, with batches in reused shared memory.
 
-    Every argument and behaviour is torch's. What it cannot handle yet runs on torch's own iterator; one log line and
-    `stats().fallback` say why.
+    Every argument and behaviour is torch's, and with an integer `num_workers` so are the batches, bit for bit.
+    `num_workers="auto"` measures the training loop and changes the number of workers while it runs. What keepfed cannot
+    handle yet runs on torch's own iterator; one log line and `stats().fallback` say why.
     """
 
+    __signature__ = inspect.signature(TorchDataLoader)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if "num_workers" in kwargs:
+            kwargs["num_workers"] = _workers(kwargs["num_workers"])
+        elif len(args) > _POSITION_OF_NUM_WORKERS:
+            at = _POSITION_OF_NUM_WORKERS
+            args = (*args[:at], _workers(args[at]), *args[at + 1 :])
+        super().__init__(*args, **kwargs)
+        if not hasattr(self, "_keepfed_site"):
+            site = construction_site(self, sys._getframe(1), os.getcwd())
+            object.__setattr__(self, "_keepfed_site", site)
+
     def _get_iterator(self) -> Any:
-        return fixed_iterator(self)
+        if os.environ.get(RUN_VARIABLE) and not os.environ.get("KEEPFED_WORKER"):
+            arm()
+        return seam.iterator_of(self)
 
     def stats(self) -> LoaderStats:
         """What this loader has done so far."""
         return tally_of(self).snapshot()
+
+
+def install(num_workers: Literal["auto"] | None = None) -> None:
+    """Let every torch DataLoader of this process use keepfed's transport.
+
+    With `num_workers="auto"` their worker counts are chosen and changed by measurement; without it each keeps the count
+    that it asks for, and torch's batches. Subclasses with a `_get_iterator` of their own (StatefulDataLoader) and
+    libraries with loaders of their own (fastai) are not reached. Raises UsageError for any other value.
+    """
+    if num_workers is None:
+        seam.install_fixed()
+    elif num_workers == "auto":
+        seam.install_auto()
+    else:
+        raise UsageError(say("loader.bad_install", value=num_workers), next_step=say("loader.bad_install_next"))
+
+
+def uninstall() -> None:
+    """Undo `install()`."""
+    seam.uninstall()
+
+
+def _workers(asked: Any) -> Any:
+    if asked != "auto":
+        return asked
+    seam.cover_auto()
+    return AutoWorkers.first_guess()

@@ -1,0 +1,50 @@
+"""Loaders with a worker count that stays: torch's contract, our transport.
+
+Also keeps the running counts of every loader, and hands to torch what ours cannot run.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from keepfed.loader import torch_seam
+from keepfed.loader.crew import Terms
+from keepfed.loader.epoch import EpochIter
+from keepfed.loader.fallback import tell_once, why_torch
+from keepfed.loader.stats import Tally
+from keepfed.loader.switches import disabled, with_switches
+from keepfed.plan import Plan
+
+_tallies: weakref.WeakKeyDictionary[Any, Tally] = weakref.WeakKeyDictionary()
+
+
+def tally_of(loader: Any) -> Tally:
+    """The running counts of this loader."""
+    tally = _tallies.get(loader)
+    if tally is None:
+        tally = _tallies[loader] = Tally()
+    return tally
+
+
+def adopt_tally(loader: Any, tally: Tally) -> None:
+    """From now on this loader counts into `tally` (it is a known one, built anew)."""
+    _tallies[loader] = tally
+
+
+def left_to_torch(loader: Any, reason: str) -> Any:
+    """torch's own iterator; `stats().fallback` says why."""
+    tally_of(loader).fallback = reason
+    return torch_seam.original_get_iterator(loader)
+
+
+def fixed_iterator(loader: Any) -> Any:
+    """An iterator with as many workers as the loader asks for, and torch's batches bit for bit."""
+    if loader.num_workers == 0 or disabled():
+        return torch_seam.original_get_iterator(loader)
+    if reason := why_torch(loader):
+        tell_once(loader, reason)
+        return left_to_torch(loader, reason)
+    loader.check_worker_number_rationality()
+    terms = Terms.fixed_count(Plan(int(loader.num_workers), loader.prefetch_factor))
+    return EpochIter(loader, with_switches(terms), tally_of(loader))

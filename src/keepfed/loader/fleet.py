@@ -1,0 +1,69 @@
+"""The loaders of one process that may change their plans, each with its pilot.
+
+There is one fleet per process: of a program below `keepfed run` or `keepfed tune` it steers every loader, otherwise those
+that ask for it (`num_workers="auto"`, `keepfed.install(num_workers="auto")`). What it cannot handle runs on torch's own
+iterator, and the run folder says why.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from typing import Any
+
+from keepfed.events import LoaderSeen
+from keepfed.loader import torch_seam
+from keepfed.loader.fallback import why_torch
+from keepfed.loader.fixed import adopt_tally, fixed_iterator, left_to_torch
+from keepfed.loader.identity import identify
+from keepfed.loader.pilot import Pilot, iterator_with
+from keepfed.loader.session import Session
+from keepfed.loader.switches import disabled
+from keepfed.loader.zero import ZeroIter
+from keepfed.plan import LoaderId, Plan
+
+TORCH_PREFETCH = 2
+"""What torch prefetches per worker unless told otherwise; also meant by a loader without workers."""
+
+
+class Fleet:
+    """Pilots by identity of their loaders."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._pid = os.getpid()
+        self._pilots: dict[LoaderId, Pilot] = {}
+        self._told: set[LoaderId] = set()
+        atexit.register(self.ended)
+
+    def iterator(self, loader: Any) -> Any:
+        """What `iter(loader)` returns."""
+        if os.getpid() != self._pid or disabled():
+            return torch_seam.original_get_iterator(
+                loader
+            )  # a child that the program forked is not the one that trains
+        asked = Plan(int(loader.num_workers), loader.prefetch_factor or TORCH_PREFETCH)
+        name = identify(loader)
+        if reason := why_torch(loader):
+            self._say_once(name, loader, asked, reason)
+            return left_to_torch(loader, reason)
+        if self._session.config.exact:
+            self._say_once(name, loader, asked, "")
+            return fixed_iterator(loader)
+        pilot = self._pilots.get(name)
+        if pilot is None:
+            pilot = self._pilots[name] = Pilot(name, loader.batch_size, asked, self._session)
+        adopt_tally(loader, pilot.tally)
+        return ZeroIter(loader, pilot) if asked.num_workers == 0 else iterator_with(pilot, loader)
+
+    def _say_once(self, name: LoaderId, loader: Any, asked: Plan, reason: str) -> None:
+        if name not in self._told:
+            self._told.add(name)
+            source, handled = ("program", False) if reason else ("exact", True)
+            self._session.emit(LoaderSeen(name, loader.batch_size, asked, asked, source, handled, reason))
+
+    def ended(self) -> None:
+        """The process ends: the last words of its loaders."""
+        if os.getpid() == self._pid:
+            for pilot in self._pilots.values():
+                pilot.ended()
