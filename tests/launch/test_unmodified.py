@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from shutil import copytree
 
@@ -246,7 +247,7 @@ def test_signals_that_were_ignored_stay_ignored(bare: Interpreter, here: Path) -
 
 def test_what_a_finished_program_left_running_is_its_own_affair(here: Path) -> None:
     """A tensorboard started with `&` in train.sh is meant to stay."""
-    code = f"{__import__('sys').executable} -c 'import time; time.sleep(600)' >/dev/null 2>&1 & echo $!"
+    code = f"{sys.executable} -c 'import time; time.sleep(600)' >/dev/null 2>&1 & echo $!"
     ended = keepfed_run(["sh", "-c", code], here)
     pid = int(ended.stdout)
     os.kill(pid, 0)
@@ -255,3 +256,19 @@ def test_what_a_finished_program_left_running_is_its_own_affair(here: Path) -> N
 
 def test_the_same_without_keepfed_for_comparison(bare: Interpreter, here: Path) -> None:
     assert run([bare.python, "trains.py"], here).stdout == "[1, 2, 3] []\n"
+
+
+def test_with_real_torch_a_failing_arm_costs_one_line_and_nothing_else(here: Path) -> None:
+    """Workers, order and content are torch's own."""
+    program = (
+        "import keepfed_fake_armed\nfrom torch.utils.data import DataLoader\n"
+        "print([batch.tolist() for batch in DataLoader(list(range(4)), batch_size=2, num_workers=1)])\n"
+    )
+    (here / "program.py").write_text(program, encoding="utf-8")
+    path = os.pathsep.join([str(SOURCE), str(Path(__file__).parent / "fake_armed")])
+    environ = environment(PYTHONPATH=path, KEEPFED_TEST_ARM="fails")
+    ended = keepfed_run([sys.executable, "program.py"], here, environ)
+    assert (ended.returncode, ended.stdout) == (0, "[[0, 1], [2, 3]]\n")
+    assert ended.stderr == (
+        "keepfed: not active in this process, torch's own DataLoader is used (RuntimeError: no such thing)\n"
+    )
