@@ -58,6 +58,8 @@ class RunConfig:
     """The process that reads the events."""
     lang: str = "en"
     """Language of what is said to the user."""
+    fingerprint: str = ""
+    """The host, as the launcher sees it with its GPUs: tells whether a plan was measured here."""
     start_folder: str = ""
     """Where the launcher was started: construction sites are written relative to it."""
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ import typer
 from keepfed.errors import UnreachableError, UsageError
 from keepfed.events import Joined, LoaderSeen
 from keepfed.feed import RunConfig, RunFolder
+from keepfed.host.facts import read_host
 from keepfed.launch.command import CommandError
 from keepfed.launch.program import Program
 from keepfed.launch.unarmed import explain_unarmed
@@ -98,6 +99,8 @@ def check_writable(path: Path) -> None:
 def make_run_folder(config: RunConfig) -> RunFolder:
     """The run folder of a program started here; says so when it lies elsewhere. Raises UnreachableError without any."""
     start = Path.cwd()
+    if config.plan_file is not None:
+        config = replace(config, fingerprint=read_host().fingerprint)
     try:
         folder = RunFolder.create(start, config)
     except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 from keepfed.events import LoaderSeen
 from keepfed.loader import torch_seam
-from keepfed.loader.fallback import why_torch
+from keepfed.loader.fallback import tell_once, why_torch
 from keepfed.loader.fixed import adopt_tally, fixed_iterator, left_to_torch
 from keepfed.loader.identity import identify
 from keepfed.loader.pilot import Pilot, iterator_with
@@ -50,6 +50,14 @@ class Fleet:
         if self._session.config.exact:
             self._say_once(name, loader, asked, "")
             return fixed_iterator(loader)
+        try:
+            return self._steered(name, loader, asked)
+        except Exception as error:  # whatever is wrong with us must not end somebody's training
+            reason = f"{type(error).__name__}: {error}"
+            tell_once(loader, reason)
+            return left_to_torch(loader, reason)
+
+    def _steered(self, name: LoaderId, loader: Any, asked: Plan) -> Any:
         pilot = self._pilots.get(name)
         if pilot is None:
             pilot = self._pilots[name] = Pilot(name, loader.batch_size, asked, self._session)

@@ -108,11 +108,11 @@ class Pilot:
     def trial_for(self, iterator: ZeroIter, loader: Any) -> Trial:
         """Whether this loader's dataset may be given to workers: what is known of it, or a new trial."""
         trial = self._trial
-        if trial is None or trial.dataset() is not iterator._dataset:
+        if trial is None or trial.dataset is not iterator._dataset:
             if trial is not None:
                 trial.crew.shut_down()
             trial = self._trial = Trial(iterator, self.terms(), self.tally, self.shelf)
-            weakref.finalize(loader, trial.crew.shut_down)
+            weakref.finalize(loader, trial.release)
         return trial
 
     def back_to_zero(self) -> None:
@@ -226,7 +226,7 @@ class Pilot:
                 before_share,
                 decision.limited_by,
                 self._reason(decision),
-                share if self._stalls is not None else None,
+                now.stall_share if now is not None else None,
                 time.monotonic() - self._began_s,
             )
         )

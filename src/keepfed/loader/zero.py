@@ -19,7 +19,6 @@ import copy
 import dataclasses
 import random
 import time
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,7 +48,7 @@ class Trial:
     def __init__(self, iterator: ZeroIter, terms: Terms, tally: Tally, shelf: Shelf) -> None:
         """Fork, before the dataset is accessed in this process."""
         self.terms = dataclasses.replace(terms, persistent=True)
-        self.dataset = weakref.ref(iterator._dataset)
+        self.dataset: Any = iterator._dataset
         self.refused = ""
         self.passed = False
         self._state: State = state_of(iterator._dataset)
@@ -66,6 +65,11 @@ class Trial:
         self.passed = False
         self._ours.clear()
         self.crew.shut_down()
+
+    def release(self) -> None:
+        """The loader is gone: so are its workers, and our hold on its dataset."""
+        self.crew.shut_down()
+        self.dataset = None
 
     def watch(self, dataset: Any, key: str) -> None:
         """Refuse when the dataset has changed since the last look; `key` says who must have done it."""
