@@ -11,6 +11,7 @@ either still in the kernel or already in `inbox`. Every packet carries a number,
 
 from __future__ import annotations
 
+import errno
 import pickle
 import socket
 import struct
@@ -23,6 +24,8 @@ PACKET_BYTES = 60 << 10
 """Well below the default socket buffer (net.core.wmem_default, 212,992 bytes), so several packets fit."""
 _HEADER = struct.Struct("<Q?")
 _RECEIVE_BYTES = PACKET_BYTES + _HEADER.size
+_LATER = {errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM}
+"""send(2): what the kernel says when it has no room for a packet now."""
 
 
 def channel_pair() -> tuple[socket.socket, socket.socket]:
@@ -75,10 +78,9 @@ class TrainerEnd:
             while self.outbox:
                 self.sock.send(self.outbox[0])
                 self.outbox.popleft()
-        except BlockingIOError:
-            return
-        except OSError:
-            self.outbox.clear()
+        except OSError as error:
+            if error.errno not in _LATER:
+                self.outbox.clear()
 
     def receive(self) -> None:
         """Move all packets that have arrived into `inbox`."""

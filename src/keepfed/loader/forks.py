@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import weakref
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from keepfed.loader.lease import LeaseBook
@@ -35,24 +36,28 @@ class ForkWitness:
     """Tells when every process that a fork created, directly or later, is gone (or has executed another program)."""
 
     def __init__(self) -> None:
-        self._read_end, self._write_end = os.pipe()
-        os.set_blocking(self._read_end, False)
+        self._read_end = self._write_end = -1
+        with contextlib.suppress(OSError):  # out of descriptors: then it can never tell, which is safe
+            self._read_end, self._write_end = os.pipe()
+            os.set_blocking(self._read_end, False)
 
     def in_parent(self) -> None:
         """After the fork: from now on only descendants hold the write end."""
-        os.close(self._write_end)
-        self._write_end = -1
+        if self._write_end >= 0:
+            os.close(self._write_end)
+            self._write_end = -1
 
     def in_child(self) -> None:
         """After the fork: keep the write end open until this process ends, whatever happens to this object."""
-        os.close(self._read_end)
+        if self._read_end >= 0:
+            os.close(self._read_end)
         self._read_end = self._write_end = -1
 
     def alone(self) -> bool:
         """Whether no descendant is left."""
         try:
             return os.read(self._read_end, 1) == b""
-        except BlockingIOError:
+        except OSError:
             return False
 
     def __del__(self) -> None:
@@ -64,7 +69,8 @@ class ForkWitness:
 
 _books: weakref.WeakSet[LeaseBook] = weakref.WeakSet()
 _descriptors: weakref.WeakSet[Closable] = weakref.WeakSet()
-_forking: list[ForkWitness | None] = []
+_loaders: weakref.WeakSet[Any] = weakref.WeakSet()
+_forking = threading.local()  # two threads may be about to fork at the same time
 
 
 def watch_leases(book: LeaseBook) -> None:
@@ -77,24 +83,31 @@ def close_in_children(owner: Closable) -> None:
     _descriptors.add(owner)
 
 
+def start_anew_in_children(loader: object) -> None:
+    """A forked child shall not find the iterator that this loader keeps for its persistent workers."""
+    _loaders.add(loader)
+
+
 def _before() -> None:
     leases = [lease for book in list(_books) for lease in list(book.leases.values())]
     witness = ForkWitness() if leases else None
     for lease in leases:
         lease.witnesses.append(witness)  # type: ignore[arg-type]  # a witness exists where leases do
-    _forking.append(witness)
+    _forking.witness = witness
 
 
 def _in_parent() -> None:
-    witness = _forking.pop()
+    witness, _forking.witness = _forking.witness, None
     if witness is not None:
         witness.in_parent()
 
 
 def _in_child() -> None:
-    witness = _forking.pop()
+    witness, _forking.witness = _forking.witness, None
     if witness is not None:
         witness.in_child()
+    for loader in list(_loaders):
+        loader._iterator = None
     for owner in list(_descriptors):
         owner.close()
     _descriptors.clear()

@@ -21,12 +21,15 @@ import signal
 import socket
 import time
 import weakref
+from typing import Any
 
+from keepfed.errors import LoaderError
 from keepfed.loader.arena import Region
 from keepfed.loader.channel import TrainerEnd, channel_pair
 from keepfed.loader.forks import close_in_children
 from keepfed.loader.lease import LeaseBook
 from keepfed.loader.zygote import WorkerMain, Zygote, exit_code
+from keepfed.text import say
 
 GRACE_S = 0.5
 """How long a worker may take to end by itself, and again after SIGTERM."""
@@ -35,13 +38,17 @@ GRACE_S = 0.5
 class Worker:
     """One worker process, with the methods of multiprocessing.Process that frameworks call on it."""
 
-    def __init__(self, worker_id: int, pool: Pool, sock: socket.socket, region: Region) -> None:
+    def __init__(self, worker_id: int, serial: int, pool: Pool, sock: socket.socket, region: Region) -> None:
         self.id = worker_id
+        self.serial = serial
+        """Its number among all workers of the pool, while an id is used again after its worker is gone."""
         self.end = TrainerEnd(sock)
         self.book = LeaseBook(region)
         self.gone = False
         self.quitting = False
         self.exitcode: int | None = None
+        self.why = ""
+        """Why it ended, where more is known than its exit code."""
         self._pool = weakref.proxy(pool)
         self._pid: int | None = None
         self.pidfd = -1
@@ -54,8 +61,8 @@ class Worker:
     @property
     def pid(self) -> int | None:
         """Process id; waits for the fork. None when it never came to be."""
-        while self._pid is None and not self.gone:
-            self._pool.hear(1.0)
+        while self._pid is None and not self.gone and self._hear(1.0):
+            pass
         return self._pid
 
     def forked(self, pid: int, pidfd: int) -> None:
@@ -110,18 +117,26 @@ class Pool:
         self.closed = False
         self._poll = select.poll()
         self._at: dict[int, Worker | None] = {}
+        self._started = 0
         self._zygote = Zygote(main)
         for fd in (self._zygote.control.fileno(), self._zygote.pidfd):
             self._watch(fd, None)
         close_in_children(self)
 
     def add(self, worker_id: int, region: Region) -> Worker:
-        """Start a worker. It can be sent tasks at once; they wait in its socket until it is up."""
+        """Start a worker. It can be sent tasks at once; they wait in its socket until it is up.
+
+        Raises LoaderError when the zygote was killed: by now, nothing else has the dataset as it was at `iter()`.
+        """
+        if not self._zygote.alive():
+            raise LoaderError(say("loader.zygote_gone"), next_step=say("loader.zygote_gone_next"))
         ours, theirs = channel_pair()
-        worker = self.workers[worker_id] = Worker(worker_id, self, ours, region)
-        self._watch(ours.fileno(), worker)
-        self._zygote.fork_worker(worker_id, theirs, region)
+        self._started += 1
+        worker = Worker(worker_id, self._started, self, ours, region)
+        self._zygote.fork_worker(worker.serial, worker_id, theirs, region)
         theirs.close()
+        self.workers[worker_id] = worker
+        self._watch(ours.fileno(), worker)
         return worker
 
     def quit(self, worker: Worker) -> None:
@@ -131,11 +146,11 @@ class Pool:
             worker.end.send("quit")
 
     def hear(self, timeout_s: float | None) -> bool:
-        """Wait for news: messages go to the workers' inboxes, deaths to `gone`. False when the pool is closed."""
-        if self.closed:
+        """Wait for news: messages go to the workers' inboxes, deaths to `gone`. False when there will be none any more."""
+        if self.closed or not (self._living() or self._zygote.alive()):
             return False
         for worker in self.workers.values():
-            if worker.end.outbox and not worker.gone:
+            if worker.end.outbox and worker.end.sock.fileno() in self._at:
                 self._poll.modify(worker.end.sock, select.POLLIN | select.POLLOUT)
         for fd, events in self._poll.poll(None if timeout_s is None else timeout_s * 1000):
             self._news(fd, events)
@@ -158,6 +173,16 @@ class Pool:
         if os.getpid() != self.owner_pid:
             self.close()
             return []
+        dead: list[Worker] = []
+        try:
+            self._end_workers()
+        finally:  # Ctrl-C in the middle: the end of the zygote is the end of all that is left
+            self._zygote.quit(GRACE_S)
+            dead += [worker for worker in self.workers.values() if worker.gone]
+            self.close()
+        return dead
+
+    def _end_workers(self) -> None:
         for worker in self.workers.values():
             self.quit(worker)
         self._wait_for_end(GRACE_S)
@@ -168,14 +193,11 @@ class Pool:
         for worker in self._living():
             worker.kill()
         self._wait_for_end(GRACE_S)
-        self._zygote.quit(GRACE_S)
-        dead = [worker for worker in self.workers.values() if worker.gone]
-        self.close()
-        return dead
 
     def forget(self, worker: Worker) -> None:
-        """Drop a worker that is gone."""
-        self.workers.pop(worker.id, None)
+        """Drop a worker that is gone. One that has its id by now stays."""
+        if self.workers.get(worker.id) is worker:
+            del self.workers[worker.id]
         worker.close()
 
     def _living(self) -> list[Worker]:
@@ -183,8 +205,7 @@ class Pool:
 
     def _wait_for_end(self, seconds: float) -> None:
         end_s = time.monotonic() + seconds
-        while self._living() and (left_s := end_s - time.monotonic()) > 0:
-            self.hear(left_s)
+        while self._living() and (left_s := end_s - time.monotonic()) > 0 and self.hear(left_s):
             for worker in self.workers.values():
                 worker.end.inbox.clear()
 
@@ -193,8 +214,10 @@ class Pool:
         self._poll.register(fd, select.POLLIN)
 
     def _unwatch(self, fd: int) -> None:
-        if self._at.pop(fd, None) is not None:
-            self._poll.unregister(fd)
+        if fd in self._at:
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(fd)
+            del self._at[fd]
 
     def _news(self, fd: int, events: int) -> None:
         worker = self._at.get(fd)
@@ -212,28 +235,39 @@ class Pool:
                 self._unwatch(fd)
 
     def _hear_zygote(self, fd: int) -> None:
-        for (kind, worker_id, pid, *rest), fds in self._zygote.messages():
-            worker = self.workers.get(worker_id)
-            if kind == "forked":
-                if worker is None:
-                    os.close(fds[0])
-                    continue
-                worker.forked(pid, fds[0])
-                self._watch(fds[0], worker)
-            elif worker is not None and worker.exitcode is None:
-                worker.exitcode = exit_code(rest[0])
+        self._zygote.receive()
+        while (first := self._zygote.first()) is not None:
+            self._noted(*first)
+            self._zygote.done_with_first()
         if fd == self._zygote.pidfd:
-            self._poll.unregister(fd)
+            self._unwatch(fd)
+            self._unwatch(self._zygote.control.fileno())
             for worker in self._living():
-                self._ended(worker)
+                if worker.pidfd < 0:  # never came to be; the others are being killed, and their pidfds will say when
+                    self._ended(worker)
+
+    def _noted(self, message: tuple[Any, ...], fds: list[int]) -> None:
+        """What the zygote said. May come twice (Ctrl-C in between)."""
+        kind, serial, *rest = message
+        worker = next((worker for worker in self.workers.values() if worker.serial == serial), None)
+        if kind == "forked" and worker is None:
+            os.close(fds[0])
+        elif kind == "forked" and worker is not None:
+            worker.forked(rest[0], fds[0])
+            self._watch(fds[0], worker)
+        elif kind == "failed" and worker is not None:
+            worker.why = rest[0]
+            self._ended(worker)
+        elif kind == "exited" and worker is not None and worker._pid == rest[0] and worker.exitcode is None:
+            worker.exitcode = exit_code(rest[1])
 
     def _ended(self, worker: Worker) -> None:
         worker.end.receive()
+        if worker.exitcode is None and worker.pidfd >= 0:
+            self._status_of(worker)
+        worker.gone = True
         self._unwatch(worker.end.sock.fileno())
         self._unwatch(worker.pidfd)
-        worker.gone = True
-        if worker.exitcode is None:
-            self._status_of(worker)
 
     def _status_of(self, worker: Worker) -> None:
         """Wait a moment for the zygote's word on how this worker ended; "unknown" (None) is an answer."""
@@ -241,11 +275,6 @@ class Pool:
         poll.register(self._zygote.control, select.POLLIN)
         end_s = time.monotonic() + GRACE_S
         while worker.exitcode is None and (left_s := end_s - time.monotonic()) > 0 and poll.poll(left_s * 1000):
-            if not self._zygote_alive():
+            if not self._zygote.alive():
                 return
             self._hear_zygote(self._zygote.control.fileno())
-
-    def _zygote_alive(self) -> bool:
-        poll = select.poll()
-        poll.register(self._zygote.pidfd, select.POLLIN)
-        return not poll.poll(0)

@@ -10,8 +10,9 @@ dataset, started CUDA and threads, or stands in another thread. The zygote is fo
 so keeps the dataset as it was. It is single-threaded, so everything forked from it is sound, and PR_SET_PDEATHSIG, which
 is tied to the forking *thread* (prctl(2)), means what it says.
 
-Control socket, trainer to zygote: ("fork", id) with the worker's socket and region attached, ("term", pid), ("quit",).
-Zygote to trainer: ("forked", id, pid) with a pidfd attached, ("exited", id, wait status).
+Control socket, trainer to zygote: ("fork", serial, id, region size) with the worker's socket and region attached, ("term", pid), ("quit",).
+Zygote to trainer: ("forked", serial, pid) with a pidfd attached, ("failed", serial, why) when fork(2) refused, ("exited",
+serial, pid, wait status).
 
 Endings. The zygote polls a pidfd of the trainer: killed or not, when the trainer is gone the zygote exits, the kernel
 kills its workers (PDEATHSIG), and nothing is left. A worker whose zygote is gone is killed likewise.
@@ -19,6 +20,7 @@ kills its workers (PDEATHSIG), and nothing is left. A worker whose zygote is gon
 
 from __future__ import annotations
 
+import array
 import contextlib
 import ctypes
 import gc
@@ -27,14 +29,20 @@ import os
 import select
 import signal
 import socket
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from itertools import takewhile
 from multiprocessing.context import ForkProcess
+from operator import itemgetter
 from typing import Any, NoReturn
 
 from keepfed.loader.arena import Region
 from keepfed.loader.channel import WorkerEnd
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_DATA_BYTES = 4096
+_FDS_BYTES = socket.CMSG_SPACE(4 * array.array("i").itemsize) if hasattr(socket, "CMSG_SPACE") else 0
 WorkerMain = Callable[[int, WorkerEnd, Region], None]
 
 
@@ -55,7 +63,11 @@ class Zygote:
     def __init__(self, main: WorkerMain) -> None:
         """Fork. `main(worker_id, end, region)` is what workers will run; it and all it refers to are frozen now."""
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.setblocking(False)
+        # Blocks when sending; receiving asks not to. Switching the socket to and fro would leave it in the wrong state
+        # when Ctrl-C comes in between.
+        flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+        self._receive = partial(self.control.recvmsg, _DATA_BYTES, _FDS_BYTES, flags)
+        self._inbox: deque[tuple[Any, ...]] = deque()
         trainer_pid = os.getpid()
         trainer = os.pidfd_open(trainer_pid)
         self.pid = os.fork()
@@ -66,31 +78,38 @@ class Zygote:
         os.close(trainer)
         self.pidfd = os.pidfd_open(self.pid)
 
-    def fork_worker(self, worker_id: int, sock: socket.socket, region: Region) -> None:
-        """Ask for a worker; it is announced by a "forked" message."""
-        self._send(("fork", worker_id, region.size_bytes), [sock.fileno(), region.fd])
+    def fork_worker(self, serial: int, worker_id: int, sock: socket.socket, region: Region) -> None:
+        """Ask for a worker; it is announced by a "forked" message with the same serial number."""
+        self._send(("fork", serial, worker_id, region.size_bytes), [sock.fileno(), region.fd])
 
     def terminate(self, pid: int) -> None:
         """Send SIGTERM to a worker. Only from its parent does torch's handler take it as an order to exit with 0."""
         self._send(("term", pid), [])
 
-    def messages(self) -> list[tuple[tuple[Any, ...], list[int]]]:
-        """What the zygote said, with the descriptors that came along."""
-        received: list[tuple[tuple[Any, ...], list[int]]] = []
-        with contextlib.suppress(BlockingIOError, OSError):
-            while True:
-                data, fds, _, _ = socket.recv_fds(self.control, 4096, 4)
-                if not data:
-                    break
-                received.append((_read(data), fds))
-        return received
+    def receive(self) -> None:
+        """Take in what the zygote said. One call in C, as in channel.py: Ctrl-C loses no message and no descriptor."""
+        with contextlib.suppress(OSError):
+            self._inbox.extend(takewhile(itemgetter(0), iter(self._receive, None)))  # no data: the end of the file
+
+    def first(self) -> tuple[tuple[Any, ...], list[int]] | None:
+        """The first message with the descriptors that came along; it stays until `done_with_first`."""
+        if not self._inbox:
+            return None
+        data, ancillary, _, _ = self._inbox[0]
+        return _read(data), _descriptors(ancillary)
+
+    def done_with_first(self) -> None:
+        """Drop the first message."""
+        self._inbox.popleft()
+
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self.pidfd >= 0 and not _readable(self.pidfd, 0)
 
     def quit(self, timeout_s: float) -> None:
         """End the zygote, and by that every worker that is left; reap it."""
         self._send(("quit",), [])
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        if not poll.poll(timeout_s * 1000):
+        if not _readable(self.pidfd, timeout_s):
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         with contextlib.suppress(ChildProcessError):
@@ -106,9 +125,21 @@ class Zygote:
 
     def _send(self, message: tuple[Any, ...], fds: list[int]) -> None:
         with contextlib.suppress(OSError):  # a dead zygote is noticed by its pidfd
-            self.control.setblocking(True)
             socket.send_fds(self.control, [marshal.dumps(message)], fds)
-        self.control.setblocking(False)
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) // fds.itemsize * fds.itemsize])
+    return list(fds)
+
+
+def _readable(fd: int, timeout_s: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
 
 
 class _ZygoteProcess:
@@ -119,7 +150,8 @@ class _ZygoteProcess:
         self._trainer = trainer
         self._trainer_pid = trainer_pid
         self._main = main
-        self._children: dict[int, tuple[int, int]] = {}  # pidfd -> worker id, pid
+        self._children: dict[int, tuple[int, int]] = {}  # pidfd -> serial, pid
+        self._sigchld = signal.getsignal(signal.SIGCHLD)
 
     def run(self) -> NoReturn:
         status = 1
@@ -127,50 +159,59 @@ class _ZygoteProcess:
             gc.freeze()  # a collection here or in a worker must not run the trainer's finalizers, nor touch its pages
             os.environ["KEEPFED_WORKER"] = "1"
             _drop_handlers()
-            self._serve()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the kernel would keep no exit status for us
+            if self._serve():
+                self._reap()
             status = 0
         finally:
             os._exit(status)
 
-    def _serve(self) -> None:
+    def _serve(self) -> bool:
+        """Until the trainer says quit (True) or is gone (False: then the kernel kills the workers)."""
         poll = select.poll()
         poll.register(self._control, select.POLLIN)
         poll.register(self._trainer, select.POLLIN)
         while True:
             for fd, _ in poll.poll():
                 if fd == self._trainer:
-                    return
+                    return False
                 if fd == self._control.fileno():
                     if not self._obey(poll):
-                        return
+                        return True
                 else:
                     poll.unregister(fd)
                     self._report_exit(fd)
 
     def _obey(self, poll: select.poll) -> bool:
-        data, fds, _, _ = socket.recv_fds(self._control, 4096, 4)
+        data, ancillary, _, _ = self._control.recvmsg(_DATA_BYTES, _FDS_BYTES, socket.MSG_CMSG_CLOEXEC)
         if not data:
             return False
+        fds = _descriptors(ancillary)
         kind, *rest = _read(data)
         if kind == "fork":
-            self._fork(poll, rest[0], rest[1], fds)
+            self._fork(poll, fds, *rest)
         elif kind == "term" and rest[0] in {pid for _, pid in self._children.values()}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(rest[0], signal.SIGTERM)
         return bool(kind != "quit")
 
-    def _fork(self, poll: select.poll, worker_id: int, region_bytes: int, fds: list[int]) -> None:
+    def _fork(self, poll: select.poll, fds: list[int], serial: int, worker_id: int, region_bytes: int) -> None:
         zygote = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._become_worker(zygote, worker_id, region_bytes, fds)
-        for fd in fds:
-            os.close(fd)
+        try:
+            pid = os.fork()
+        except OSError as error:  # too many processes, or no memory
+            self._say("failed", serial, str(error))
+            return
+        else:
+            if pid == 0:
+                self._become_worker(zygote, worker_id, region_bytes, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
         pidfd = os.pidfd_open(pid)
-        self._children[pidfd] = worker_id, pid
+        self._children[pidfd] = serial, pid
         poll.register(pidfd, select.POLLIN)
-        with contextlib.suppress(OSError):
-            socket.send_fds(self._control, [marshal.dumps(("forked", worker_id, pid))], [pidfd])
+        self._say("forked", serial, pid, fds=[pidfd])
 
     def _become_worker(self, zygote: int, worker_id: int, region_bytes: int, fds: list[int]) -> NoReturn:
         code = 1
@@ -181,23 +222,37 @@ class _ZygoteProcess:
             self._control.close()
             for pidfd in self._children:
                 os.close(pidfd)
+            if self._sigchld is signal.SIG_IGN:
+                signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # as the program has it
             end, region = WorkerEnd(socket.socket(fileno=fds[0])), Region(fds[1], region_bytes)
             process = ForkProcess(target=self._main, args=(worker_id, end, region), name=f"keepfed-{worker_id}")
             process.daemon = True
+            process._identity = (worker_id + 1,)  # as the trainer would count them
             process._parent_pid = self._trainer_pid  # type: ignore[attr-defined]  # what parent_process() will say
             code = process._bootstrap(parent_sentinel=self._trainer)  # type: ignore[attr-defined]  # Popen's own way
         finally:
             os._exit(code)
 
     def _report_exit(self, pidfd: int) -> None:
-        worker_id, pid = self._children.pop(pidfd)
+        serial, pid = self._children.pop(pidfd)
         os.close(pidfd)
         try:
             _, status = os.waitpid(pid, 0)
         except ChildProcessError:
             status = -1
-        with contextlib.suppress(OSError):
-            socket.send_fds(self._control, [marshal.dumps(("exited", worker_id, pid, status))], [])
+        self._say("exited", serial, pid, status)
+
+    def _reap(self) -> None:
+        """Leave no zombies to a trainer that is the first process of a container, where nobody else waits for them."""
+        for _, pid in self._children.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pidfd in list(self._children):
+            self._report_exit(pidfd)
+
+    def _say(self, *message: Any, fds: list[int] | None = None) -> None:
+        with contextlib.suppress(OSError):  # the trainer is gone: its pidfd ends the loop
+            socket.send_fds(self._control, [marshal.dumps(message)], fds or [])
 
 
 def _read(data: bytes) -> tuple[Any, ...]:
