@@ -329,7 +329,10 @@ def drive(
             builder.fetched(busy, cpu)
         if stall is not None:
             builder.stalled(stall)
-        warm = host.delivered - warm_at >= 3 * max(1, host.plan.num_workers) and returned_s > changed_at + host.world.start_s
+        warm = (
+            host.delivered - warm_at >= 3 * max(1, host.plan.num_workers)
+            and returned_s > changed_at + host.world.start_s
+        )
         if builder.delivered(returned_s, waited, all_warm=warm):
             busy_share = min(1.0, (host.cpu.used - cpu_then) / max(1e-9, returned_s - opened) / host.world.cores)
             window = builder.close(

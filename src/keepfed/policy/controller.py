@@ -18,14 +18,27 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from keepfed.plan import Plan
-from keepfed.policy.cost import SPARE, Bounds, fit, memory_of, predict, workers_needed
-from keepfed.policy.evidence import Estimate, Evidence, estimate
+from keepfed.policy.cost import Bounds, fit, memory_of, predict, workers_needed
+from keepfed.policy.decision import Decision, Hold, JudgedMove, Limit, Move, Reason, Settled, counts, hold, why
+from keepfed.policy.evidence import Estimate, Evidence
+from keepfed.policy.watch import Watch
 from keepfed.policy.window import Observation
 
-Limit = Literal["step", "cores", "memory", "io", "workers", "unknown"]
+__all__ = [
+    "Bounds",
+    "Controller",
+    "Decision",
+    "Hold",
+    "JudgedMove",
+    "Limit",
+    "Move",
+    "Observation",
+    "Reason",
+    "Settled",
+]
 
 FEWEST_WINDOWS = 2
 """Windows before a plan is judged when the case is clear."""
@@ -48,83 +61,8 @@ ALWAYS_BUSY = 0.95
 TAKEN = 0.97
 """From this busy share of the cores on, more workers are not even tried."""
 
-CHANGED_WINDOWS = 3
-"""Windows in a row that must starve before the controller acts on a changed load (fast up)."""
-
-IDLE_WINDOWS = 8
-"""Windows in a row with too many workers before it acts on that (slow down); doubled each time it proved wrong."""
-
 KEPT_MOVES = 64
 """Judged moves that are remembered."""
-
-
-class Reason(NamedTuple):
-    """Why, for people: `say(reason.key, **reason.facts)`."""
-
-    key: str
-    """Key of the sentence in locales."""
-
-    facts: dict[str, object]
-    """Its placeholders."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Change nothing."""
-
-    reason: Reason
-    """What is being waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """Put another plan into force."""
-
-    plan: Plan
-    """The plan."""
-
-    reason: Reason
-    """Why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The search is over: the plan stays until the load changes. Said once per search."""
-
-    plan: Plan
-    """The plan chosen, which is in force."""
-
-    limited_by: Limit
-    """What limits the loop now."""
-
-    reason: Reason
-    """The same in words."""
-
-
-Decision = Hold | Move | Settled
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedMove:
-    """One plan that was tried, and what came of it."""
-
-    plan: Plan
-    """The plan."""
-
-    batches_per_s: float
-    """Throughput measured under it."""
-
-    predicted_batches_per_s: float
-    """What the model had expected."""
-
-    wait_share: float
-    """Share of the time spent in `next()` under it."""
-
-    kept: bool
-    """Whether it became the incumbent."""
-
-    reason: Reason
-    """Why it was tried and how it ended."""
 
 
 @dataclass(slots=True)
@@ -190,11 +128,11 @@ class Controller:
         self._evidence = Evidence(bounds.cores)
         self._load = _Load(max_moves)
         self._trial: _Trial | None = None
-        self._settling = 0
+        self._settling = False
         self._windows_here = 0
         self._not_applied = 0
         self._following = mode == "follow"
-        self._watch = _Watch(wait_share)
+        self._watch = Watch(wait_share)
 
     # ------------------------------------------------------------------------------------------------- one window in
 
@@ -207,12 +145,9 @@ class Controller:
         if forced is not None:
             return forced
         self._load.windows += 1
-        if not window.all_warm:
-            self._settling = max(self._settling, 1)
-            return _hold("warming")
-        if self._settling > 0:
-            self._settling -= 1
-            return _hold("warming")
+        if self._settling or not window.all_warm:
+            self._settling = False
+            return hold("warming")
         self._evidence.add(window)
         self._windows_here += 1
         if self._following:
@@ -229,12 +164,12 @@ class Controller:
         """Windows of an old plan are passed over; a plan that never comes into force is given up."""
         self._not_applied += 1
         if self._not_applied < MOST_WINDOWS:
-            return _hold("not_applied", wanted=self.plan.num_workers, present=window.plan.num_workers)
+            return hold("not_applied", wanted=self.plan.num_workers, present=window.plan.num_workers)
         self._load.judged[self.plan] = 0.0
         self._load.moves_left = 0
-        self._trial, self._not_applied, self._settling = None, 0, 0
+        self._trial, self._not_applied, self._settling = None, 0, False
         self.plan = self._incumbent = window.plan
-        return _hold("measuring")
+        return hold("measuring")
 
     def _into_bounds(self, window: Observation) -> Move | None:
         allowed = fit(self.plan, self._reachable(), window.batch_bytes, window.worker_bytes, share=1.0)
@@ -245,7 +180,7 @@ class Controller:
             allowed = fit(self.plan, self._reachable(), window.batch_bytes, window.worker_bytes)
         self._new_load()
         self._incumbent = allowed
-        return self._go(allowed, _why("memory" if tight else "bounds", **_counts(allowed)), free=True)
+        return self._go(allowed, why("memory" if tight else "bounds", **counts(allowed)), free=True)
 
     def _reachable(self) -> Bounds:
         """The bounds, where 0 workers count only for those who may go there (or came from there)."""
@@ -258,26 +193,29 @@ class Controller:
         self.moves += 1
         if not free:
             self._load.moves_left -= 1
-        # The first window after a change still eats what had been prepared, or waits for workers to start.
-        self._settling, self._windows_here = 1, 0
+        # Whatever is warm: the first window after a change still eats what had been prepared, or waits for workers to start.
+        self._settling, self._windows_here = True, 0
         return Move(plan, reason)
 
     # ---------------------------------------------------------------------------------------------------- exploring
 
     def _propose(self) -> Decision:
-        """At the incumbent, or at a plan just rejected: where to next?"""
-        now = self._evidence.of(self._incumbent)
+        """Say where to go next, from the incumbent or from a plan that was just rejected."""
+        now = self._evidence.present(self._incumbent)
         if now is None or now.windows < FEWEST_WINDOWS:
-            return _hold("measuring")
+            return hold("measuring")
         if self._load.moves_left >= 2 and self._load.windows < PATIENCE and not self._load.closing:
             for trial in self._candidates(now):
                 if trial.plan != self.plan and self._worth_a_look(trial.plan, now):
                     self._evidence.drop(trial.plan)
                     self._trial = trial
                     return self._go(trial.plan, self._why_try(trial, now))
-        self._load.closing = True
         if self.plan != self._incumbent:
-            return self._go(self._incumbent, _why("back", **_counts(self._incumbent)))
+            self._load.closing = True
+            return self._go(self._incumbent, why("back", **counts(self._incumbent)))
+        if self._windows_here < MOST_WINDOWS and not self._evidence.steady(self._incumbent):
+            return hold("measuring")
+        self._load.closing = True
         return self._settle(now)
 
     def _worth_a_look(self, plan: Plan, now: Estimate) -> bool:
@@ -292,7 +230,12 @@ class Controller:
         starved = now.starving > band
         if starved:
             more = None
-            if now.utilisation > 0.5 and not self._load.no_more and not self._saturated(now) and not self._short_of_cores(now):
+            if (
+                now.utilisation > 0.5
+                and not self._load.no_more
+                and not self._saturated(now)
+                and not self._short_of_cores(now)
+            ):
                 more = self._more(now)
             deeper = self._deeper(now) if now.utilisation < (BURSTY if more is not None else ALWAYS_BUSY) else None
             # Prefetch evens out a supply that is enough on average; it cannot make up for workers that are missing.
@@ -306,9 +249,9 @@ class Controller:
         return [trial for trial in found if trial is not None]
 
     def _why_try(self, trial: _Trial, now: Estimate) -> Reason:
-        return _why(
+        return why(
             trial.why,
-            **_counts(trial.plan),
+            **counts(trial.plan),
             before=now.plan.num_workers,
             prefetch_before=now.plan.prefetch_factor,
             wait_share=now.starve_share,
@@ -362,12 +305,16 @@ class Controller:
 
     def _quickest_fetch(self, now: Estimate) -> float:
         """Seconds per batch in a worker when few of them were at work."""
-        rows = [self._evidence.of(plan) for plan in self._evidence.plans() if 0 < plan.num_workers < now.plan.num_workers]
+        rows = [
+            self._evidence.of(plan) for plan in self._evidence.plans() if 0 < plan.num_workers < now.plan.num_workers
+        ]
         return min([row.fetch_s for row in rows if row is not None and row.fetch_s > 0], default=now.fetch_s)
 
     def _saturated(self, now: Estimate) -> bool:
         """Whether workers only get in each other's way: each takes much longer than when there were fewer."""
-        return not self._load.knee_refuted and now.utilisation > BURSTY and now.fetch_s > 1.3 * self._quickest_fetch(now)
+        return (
+            not self._load.knee_refuted and now.utilisation > BURSTY and now.fetch_s > 1.3 * self._quickest_fetch(now)
+        )
 
     def _short_of_cores(self, now: Estimate) -> bool:
         """Whether the cores are taken, by work that more workers would only add to."""
@@ -379,7 +326,7 @@ class Controller:
     def _judge(self, trial: _Trial) -> Decision:
         here, incumbent = self._evidence.of(trial.plan), self._evidence.of(self._incumbent)
         if here is None or incumbent is None or self._windows_here < FEWEST_WINDOWS:
-            return _hold("measuring")
+            return hold("measuring")
         if trial.rechecking and self._evidence.drifted(self._incumbent, self._windows_here):
             self._evidence.keep_newest(self._incumbent, self._windows_here, beside=trial.plan)
             incumbent = self._evidence.of(self._incumbent) or incumbent
@@ -391,10 +338,10 @@ class Controller:
         surprising = ratio > 1 + band if cheaper else ratio < 1 - band
         if (surprising or abs(ratio - threshold) < CLEAR * error) and not trial.rechecking:
             if here.windows < MOST_WINDOWS:
-                return _hold("measuring")
+                return hold("measuring")
             if self._load.moves_left >= 2 and self._load.windows < PATIENCE:
                 trial.rechecking = True
-                return self._go(self._incumbent, _why("recheck", **_counts(self._incumbent)))
+                return self._go(self._incumbent, why("recheck", **counts(self._incumbent)))
         return self._conclude(trial, here, incumbent, ratio, kept=ratio >= threshold)
 
     def _is_cheaper(self, plan: Plan) -> bool:
@@ -415,9 +362,9 @@ class Controller:
         self._trial = None
         for row in (here, incumbent):
             self._load.judged[row.plan] = row.fetch_s
-        reason = _why(
+        reason = why(
             f"{trial.why}_{'kept' if kept else 'rejected'}",
-            **_counts(trial.plan),
+            **counts(trial.plan),
             before=self._incumbent.num_workers,
             prefetch_before=self._incumbent.prefetch_factor,
             change=ratio - 1,
@@ -445,9 +392,9 @@ class Controller:
         self._following = True
         self._watch.restart(now, same_plan=self._watch.plan == now.plan)
         self.limited_by, key = self._limit(now)
-        reason = _why(
+        reason = why(
             key,
-            **_counts(now.plan),
+            **counts(now.plan),
             wait_share=now.starve_share,
             busy=now.utilisation,
             cores=self.bounds.cores,
@@ -457,7 +404,9 @@ class Controller:
 
     def _limit(self, now: Estimate) -> tuple[Limit, str]:
         """What limits the loop under the plan that was chosen, and the sentence that says so."""
-        if self._short_of_cores(now) or (now.contended(self.bounds.cores) and now.worker_cores() > 0.25 * self.bounds.cores):
+        if self._short_of_cores(now) or (
+            now.contended(self.bounds.cores) and now.worker_cores() > 0.25 * self.bounds.cores
+        ):
             return "cores", "limit_cores"
         if now.starving <= self._evidence.band():
             return "step", "limit_step"
@@ -480,7 +429,7 @@ class Controller:
         """Nothing, until several windows in a row say that the load is another one."""
         recent = self._watch.see(window, self._evidence.band())
         if recent is None:
-            return _hold("following", **_counts(self.plan))
+            return hold("following", **counts(self.plan))
         self._new_load()
         for row in recent:
             self._evidence.add(row)
@@ -491,59 +440,3 @@ class Controller:
         self._evidence.cores = self.bounds.cores
         self._load = _Load(self._max_moves)
         self._trial, self._following = None, False
-
-
-class _Watch:
-    """Notices a change of load: fast when the step starves, slow when workers are idle, slower each time it was wrong."""
-
-    def __init__(self, wait_share: float = 0.0) -> None:
-        self.plan: Plan | None = None
-        self._wait_share = wait_share
-        self._rate: float | None = None
-        self._busy: float | None = None
-        self._patience = 1
-        self._recent: deque[Observation] = deque(maxlen=CHANGED_WINDOWS)
-        self._starving = self._shifted = self._idle = 0
-
-    def restart(self, now: Estimate, *, same_plan: bool) -> None:
-        """The controller has settled: from here on, this is normal. A search that changed nothing was not worth it."""
-        self.plan = now.plan
-        self._wait_share, self._rate, self._busy = now.starving, now.batches_per_s, now.busy_workers
-        self._patience = min(16, 2 * self._patience) if same_plan else 1
-        self._recent.clear()
-        self._starving = self._shifted = self._idle = 0
-
-    def see(self, window: Observation, band: float) -> list[Observation] | None:
-        """The windows that show the new load, or None while all is as it was."""
-        now = estimate(window.plan, [window])
-        self.plan = window.plan
-        self._rate = self._rate or now.batches_per_s
-        self._busy = self._busy if self._busy is not None else now.busy_workers
-        self._recent.append(window)
-        starving = now.starving > self._wait_share + 2 * band
-        shift = abs(math.log(now.batches_per_s / self._rate))
-        idle = now.starving <= band and now.busy_workers < 0.7 * self._busy and _spare(now) >= 1
-        self._starving = self._starving + 1 if starving else 0
-        self._shifted = self._shifted + 1 if shift > max(0.15, 4 * band) and now.starving > band else 0
-        self._idle = self._idle + 1 if idle else 0
-        fast = max(self._starving, self._shifted) >= CHANGED_WINDOWS * self._patience
-        if fast or self._idle >= IDLE_WINDOWS * self._patience:
-            return list(self._recent)
-        return None
-
-
-def _spare(now: Estimate) -> int:
-    """Workers beyond those that the present load needs."""
-    return now.plan.num_workers - max(1, math.ceil(SPARE * now.busy_workers))
-
-
-def _counts(plan: Plan) -> dict[str, object]:
-    return {"workers": plan.num_workers, "prefetch": plan.prefetch_factor}
-
-
-def _why(key: str, **facts: object) -> Reason:
-    return Reason(f"tune.reason_{key}", facts)
-
-
-def _hold(key: str, **facts: object) -> Hold:
-    return Hold(_why(key, **facts))

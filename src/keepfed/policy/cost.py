@@ -46,7 +46,9 @@ class Bounds:
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_workers <= self.max_workers:
-            raise ValueError(f"min_workers={self.min_workers}, max_workers={self.max_workers}: expected 0 <= min <= max")
+            raise ValueError(
+                f"min_workers={self.min_workers}, max_workers={self.max_workers}: expected 0 <= min <= max"
+            )
         if self.cores <= 0 or self.max_prefetch < 1 or self.max_outstanding < 1:
             raise ValueError(f"expected positive cores, max_prefetch and max_outstanding, got {self}")
 

@@ -169,8 +169,11 @@ class Evidence:
         windows = list(self._windows.get(plan, ()))
         if not 0 < newest < len(windows):
             return False
-        ratio, error = self.compare(estimate(plan, windows[-newest:]), estimate(plan, windows[:-newest]))
-        return abs(ratio - 1) > 2 * error
+        older, newer = windows[:-newest], windows[-newest:]
+        others = [list(rows) for other, rows in self._windows.items() if other != plan]
+        noise = _scatter([*others, older, newer], _rate) * math.sqrt(1 / len(older) + 1 / len(newer))
+        change = math.log(estimate(plan, newer).batches_per_s / estimate(plan, older).batches_per_s)
+        return abs(change) > 2 * noise
 
     def keep_newest(self, plan: Plan, newest: int, *, beside: Plan) -> None:
         """Forget what was measured before the drift: all but the newest windows of `plan`, and those of `beside`."""
@@ -187,15 +190,23 @@ class Evidence:
         windows = self._windows.get(plan)
         return estimate(plan, windows) if windows else None
 
+    def present(self, plan: Plan) -> Estimate | None:
+        """What a plan is like now: without its older windows when samples have become much cheaper or dearer since."""
+        windows = list(self._windows.get(plan, ()))
+        if not windows:
+            return None
+        whole, recent = estimate(plan, windows), estimate(plan, windows[-2:])
+        return recent if _differ(recent.fetch_s, whole.fetch_s, 0.25) else whole
+
+    def steady(self, plan: Plan) -> bool:
+        """Whether the newest window says the same about the samples as those before it."""
+        windows = list(self._windows.get(plan, ()))
+        whole = estimate(plan, windows) if windows else None
+        return whole is not None and not _differ(estimate(plan, windows[-1:]).fetch_s, whole.fetch_s, 0.08)
+
     def noise(self, value: Callable[[Estimate], float]) -> float:
         """Relative scatter of single windows around their plan's mean, pooled over plans, with a weak prior."""
-        squares, degrees = _PRIOR_WINDOWS * _PRIOR_NOISE**2, float(_PRIOR_WINDOWS)
-        for plan, windows in self._windows.items():
-            logs = [math.log(max(1e-9, value(estimate(plan, [window])))) for window in windows]
-            mean = sum(logs) / len(logs)
-            squares += sum((log - mean) ** 2 for log in logs)
-            degrees += len(logs) - 1
-        return math.sqrt(squares / degrees)
+        return _scatter(self._windows.values(), value)
 
     def band(self) -> float:
         """How far below the best still counts as the best: 2 %, on a noisy host up to 5 %.
@@ -207,18 +218,30 @@ class Evidence:
     def compare(self, one: Estimate, other: Estimate) -> tuple[float, float]:
         """How many times faster `one` is, and the standard error of that ratio."""
         by_rate = one.batches_per_s / other.batches_per_s
-        rate_error = self._error(_rate, one, other) * by_rate
+        rate_noise, share_noise = self.noise(_rate), self.noise(_fed)
+        windows = math.sqrt(1 / one.windows + 1 / other.windows)
+        rate_error = rate_noise * windows * by_rate
         fed, other_fed = _fed(one), _fed(other)
         if one.contended(self.cores) or other.contended(self.cores) or min(fed, other_fed) <= 0:
             return by_rate, rate_error
         by_share = fed / other_fed
-        share_error = self._error(_fed, one, other) * by_share
-        if share_error > rate_error or abs(by_share - by_rate) > 3 * rate_error:
+        if share_noise > 1.1 * rate_noise or abs(by_share - by_rate) > 3 * rate_error:
             return by_rate, rate_error
-        return by_share, share_error
+        return by_share, share_noise * windows * by_share
 
-    def _error(self, value: Callable[[Estimate], float], one: Estimate, other: Estimate) -> float:
-        return self.noise(value) * math.sqrt(1 / one.windows + 1 / other.windows)
+
+def _scatter(groups: Iterable[Iterable[Observation]], value: Callable[[Estimate], float]) -> float:
+    squares, degrees = _PRIOR_WINDOWS * _PRIOR_NOISE**2, float(_PRIOR_WINDOWS)
+    for windows in groups:
+        logs = [math.log(max(1e-9, value(estimate(window.plan, [window])))) for window in windows]
+        mean = sum(logs) / len(logs)
+        squares += sum((log - mean) ** 2 for log in logs)
+        degrees += len(logs) - 1
+    return math.sqrt(squares / degrees)
+
+
+def _differ(one: float, other: float, share: float) -> bool:
+    return abs(math.log(max(one, 1e-9) / max(other, 1e-9))) > share
 
 
 def _rate(row: Estimate) -> float:

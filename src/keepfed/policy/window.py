@@ -9,6 +9,7 @@ or batches that were prepared under the previous plan. Those are left out here, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import median
 
 from keepfed.plan import Plan
@@ -87,7 +88,7 @@ class WindowBuilder:
     are accumulated.
     """
 
-    def __init__(self, plan: Plan, *, min_s: float = 1.5, min_batches: int = 8, max_s: float = 12.0) -> None:
+    def __init__(self, plan: Plan, *, min_s: float = 2.0, min_batches: int = 8, max_s: float = 12.0) -> None:
         """Windows last at least `min_s` and `min_batches`, or `max_s` (on CUDA use 3 s and 30: the host runs ahead).
 
         They also hold twice the batches that `plan` keeps in preparation: behind one slow batch all the others become
@@ -226,5 +227,5 @@ class _Rhythm:
     def recurs(self, long: list[int], window: int) -> bool:
         """Whether the long steps at these batch numbers continue a beat, short enough for every window to hold one."""
         self._long = sorted({*self._long, *long})[-4:]
-        distances = [b - a for a, b in zip(self._long, self._long[1:], strict=False)]
+        distances = [b - a for a, b in pairwise(self._long)]
         return len(distances) == 3 and max(distances) - min(distances) <= 1 and max(distances) <= window

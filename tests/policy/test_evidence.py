@@ -1,0 +1,93 @@
+"""Comparing plans: noise, drift, and the two ways of saying "faster"."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from keepfed.plan import Plan
+from keepfed.policy.evidence import NOMINAL_BAND, WIDEST_BAND, Evidence, estimate
+from keepfed.policy.window import Observation
+
+
+def window(
+    plan: Plan, rate: float = 20.0, starve: float = 0.1, busy: float | None = 0.3, fetch_s: float = 0.1
+) -> Observation:
+    """Two seconds of training."""
+    batches = round(2000 * rate)
+    return Observation(plan, 0.0, batches, 2000.0, 2000.0 * starve, None, 1000, 1000 * fetch_s, 1.0, 1e6, 1e8, busy)
+
+
+def evidence(*windows: Observation) -> Evidence:
+    known = Evidence(cores=4)
+    for row in windows:
+        known.add(row)
+    return known
+
+
+def ratio(known: Evidence, one: Plan, other: Plan) -> float:
+    first, second = known.of(one), known.of(other)
+    assert first is not None
+    assert second is not None
+    return known.compare(first, second)[0]
+
+
+def test_drift_of_the_host_cancels_where_cores_are_free() -> None:
+    """The whole host is 4 % slower in the second plan's windows; its share of waiting is the same."""
+    known = evidence(*[window(Plan(4), 20.0), window(Plan(4), 20.1), window(Plan(3), 19.2), window(Plan(3), 19.3)])
+    assert ratio(known, Plan(3), Plan(4)) == pytest.approx(1.0)
+
+
+def test_only_throughput_counts_where_cores_are_contended() -> None:
+    rows = [window(Plan(4), 20.0, busy=0.99), window(Plan(4), 20.1, busy=0.99)]
+    known = evidence(*rows, window(Plan(3), 22.0, busy=0.99), window(Plan(3), 22.1, busy=0.99))
+    assert ratio(known, Plan(3), Plan(4)) == pytest.approx(1.1, rel=0.01)
+
+
+def test_throughput_counts_where_it_contradicts_the_waiting() -> None:
+    """An asynchronous device without timers: the host waits nearly always, whatever the loader does."""
+    rows = [window(Plan(4), 20.0, 0.97), window(Plan(4), 20.1, 0.97)]
+    known = evidence(*rows, window(Plan(8), 20.0, 0.96), window(Plan(8), 20.1, 0.96))
+    assert ratio(known, Plan(8), Plan(4)) == pytest.approx(1.0, rel=0.01)
+
+
+def test_the_band_is_two_per_cent_and_widens_with_noise_to_five() -> None:
+    quiet = evidence(*[window(Plan(4)) for _ in range(6)])
+    rng = random.Random(1)
+    noisy = evidence(*[window(Plan(4), 20 * rng.uniform(0.9, 1.1)) for _ in range(6)])
+    wild = evidence(*[window(Plan(4), 20 * rng.uniform(0.3, 1.7)) for _ in range(6)])
+    assert quiet.band() == NOMINAL_BAND
+    assert NOMINAL_BAND < noisy.band() <= WIDEST_BAND
+    assert wild.band() == WIDEST_BAND
+
+
+def test_workers_that_are_hardly_at_work_cannot_be_what_the_step_waits_for() -> None:
+    row = estimate(Plan(4), [window(Plan(4), rate=500, starve=0.2, fetch_s=0.00002)])
+    assert row.starve_share == 0.2
+    assert row.starving == pytest.approx(0.01)
+
+
+def test_the_cycle_of_a_worker_that_never_rests_counts_in_full() -> None:
+    """It reports 0.18 s per batch and delivers one each 0.2 s: sending the batch belongs to its work."""
+    row = estimate(Plan(4), [window(Plan(4), rate=20.0, starve=0.5, fetch_s=0.18)])
+    assert row.costs(4).fetch_s == pytest.approx(0.2)
+
+
+def test_a_cache_that_became_warm_is_drift_and_noise_is_not() -> None:
+    warmer = evidence(*[window(Plan(4), 12.5, 0.5)] * 3, *[window(Plan(4), 20.0, 0.2)] * 2)
+    same = evidence(*[window(Plan(4), 20.0)] * 3, *[window(Plan(4), 20.3)] * 2)
+    assert warmer.drifted(Plan(4), newest=2)
+    assert not same.drifted(Plan(4), newest=2)
+    assert not same.drifted(Plan(7), newest=2)
+    warmer.keep_newest(Plan(4), 2, beside=Plan(9))
+    row = warmer.of(Plan(4))
+    assert row is not None
+    assert row.starve_share == pytest.approx(0.2)
+
+
+def test_loading_in_the_training_process_is_all_waiting() -> None:
+    row = estimate(Plan(0), [Observation(Plan(0), 0.0, 100, 10.0, 6.0)])
+    assert row.fetch_s == pytest.approx(0.06)
+    assert row.step_s == pytest.approx(0.04)
+    assert row.starving == pytest.approx(0.6)

@@ -1,0 +1,60 @@
+"""The controller in worlds that nobody chose: what must hold in every one, and how well it does over many.
+
+`KEEPFED_WORLDS=1000 pytest tests/policy/test_worlds.py` draws that many, anew each time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from itertools import pairwise
+from statistics import median
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from keepfed import text
+from keepfed.policy.controller import MOST_WINDOWS, PATIENCE, Move
+from tests.policy.simulated import bounds_of
+from tests.policy.worlds import MOST, draw, outcome, search
+
+WORLDS = int(os.environ.get("KEEPFED_WORLDS", "50"))
+ANEW = "KEEPFED_WORLDS" in os.environ
+
+
+def reversals(counts: list[int]) -> int:
+    """How often a knob changes its direction."""
+    steps = [b - a for a, b in pairwise(counts) if a != b]
+    return sum(1 for a, b in pairwise(steps) if (a > 0) != (b > 0))
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=WORLDS, deadline=None, derandomize=not ANEW, suppress_health_check=list(HealthCheck))
+def test_in_every_world_it_stays_in_bounds_settles_and_says_why(seed: int) -> None:
+    world, start = draw(random.Random(seed))
+    run, controller = search(seed, world, start)
+    bounds = bounds_of(world, MOST)
+    for _, plan in run.plans:
+        assert bounds.clamp(plan) == plan
+    assert len(run.plans) <= 6
+    assert len(controller.log) <= 6
+    assert run.settled, "300 s are enough for any world"
+    counted = [window for window in run.windows if window.all_warm]
+    assert len(counted) <= PATIENCE + 3 * MOST_WINDOWS
+    path = [start, *(plan for _, plan in run.plans)]
+    assert reversals([plan.num_workers for plan in path]) <= 4, "back and forth at most twice"
+    assert reversals([plan.prefetch_factor for plan in path]) <= 4
+    for decision in run.decisions:
+        assert decision.reason.key in text.words("en")
+        assert not isinstance(decision, Move) or text.say(decision.reason.key, **decision.reason.facts)
+    assert run.settled[0][1].plan == controller.plan
+
+
+def test_over_many_worlds_it_finds_the_best_or_nearly() -> None:
+    """Against an exhaustive sweep without noise; a world in fifty may be misjudged, none badly."""
+    first = random.randrange(10**9) if ANEW else 0
+    shares = [outcome(seed).share for seed in range(first, first + WORLDS)]
+    assert median(shares) >= 0.98
+    assert sum(share >= 0.95 for share in shares) >= 0.93 * WORLDS
+    assert sum(share >= 0.93 for share in shares) >= 0.96 * WORLDS
+    assert min(shares) >= 0.85
