@@ -114,16 +114,15 @@ def program(main: Callable[[Connection], None]) -> Iterator[Program]:
 
 @contextmanager
 def script(text: str) -> Iterator[subprocess.Popen[str]]:
-    """A Python program of its own interpreter; its stdout is a pipe."""
+    """A Python program of its own interpreter; stdin, stdout and stderr are pipes."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    running = subprocess.Popen([sys.executable, "-c", text], env=environment, stdout=subprocess.PIPE, text=True)
-    try:
-        yield running
-    finally:
-        running.kill()
-        running.wait()
-        assert running.stdout is not None
-        running.stdout.close()
+    arguments = [sys.executable, "-c", text]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(arguments, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
 
 
 def children_of(pid: int) -> list[int]:

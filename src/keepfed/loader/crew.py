@@ -130,7 +130,10 @@ class Crew:
             self._base_seed = base_seed
         if self._epoch:
             for worker in self._alive().workers.values():
-                worker.end.send("resume", self._epoch, shared_seed)
+                worker.end.send("resume", shared_seed)
+        for task in self._order.tasks.values():
+            if task.ready:
+                _give_back(*task.result)
         active = {worker.id: not worker.quitting for worker in self._alive().workers.values()}
         self._order = Order(self.terms.fixed, self.terms.in_order, self.plan.prefetch_factor, active)
         self._numbered = zip(itertools.count(), indices, strict=False)
@@ -193,11 +196,11 @@ class Crew:
             raise
 
     def _ready_task(self) -> Task | None:
-        """Wait for the batch that comes next; None at the end of the epoch."""
+        """Wait for the batch that comes next; None at the end of the epoch, however often it is asked for."""
+        if not self._order.tasks:
+            return None
         self._take_in()
         while (task := self._order.next_ready()) is None:
-            if not self._order.tasks:
-                return None
             self._wait()
         return task
 
@@ -225,7 +228,7 @@ class Crew:
             task, worker_id = next_to_send
             worker = self._alive().workers[worker_id]
             idle = worker.book.idle()
-            worker.end.send("task", task.number, task.index, self._random_state(task), idle)
+            worker.end.send("task", self._epoch, task.number, task.index, self._random_state(task), idle)
             worker.book.told(idle)
             self._order.sent(task, worker_id)
 
@@ -251,6 +254,7 @@ class Crew:
             return
         if not self._order.finished(number, worker.id, (Encoded(*encoded), worker.book)):
             return
+        worker.book.arrived(use[:2] for use in encoded[0])
         nbytes = sum(use[2] for use in encoded[0])
         self.tally.made += 1
         self.tally.made_s += times[0]
@@ -355,6 +359,7 @@ def _give_back(encoded: Encoded, book: LeaseBook) -> None:
 def _shut_down(pool: Pool, shelf: Shelf) -> None:
     """End a pool; regions whose worker is known to be dead go back to the shelf."""
     for worker in pool.shut_down():
+        worker.book.abandon()
         shelf.put_back(worker.book)
 
 

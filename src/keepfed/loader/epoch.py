@@ -14,6 +14,7 @@ from typing import Any
 from keepfed.errors import ForkedIterator, LoaderError
 from keepfed.loader import torch_seam
 from keepfed.loader.crew import Crew, Listener, Terms
+from keepfed.loader.forks import start_anew_in_children
 from keepfed.loader.pool import Worker
 from keepfed.loader.shelf import Shelf, shelf_of
 from keepfed.loader.stats import Tally
@@ -40,6 +41,8 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
             terms, in_order=self._in_order, persistent=self._persistent_workers, timeout_s=self._timeout
         )
         shelf = shelf_of(loader) if shelf is None else shelf
+        if terms.persistent:
+            start_anew_in_children(loader)
         self._crew = Crew(terms, loop_arguments(self, terms), tally, shelf, listener)
         self._reset(loader, first_iter=True)
 
