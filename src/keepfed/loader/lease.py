@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from keepfed.loader.arena import Owner, Region, Use
@@ -37,7 +37,16 @@ class LeaseBook:
         self._dead: deque[Any] = deque()
         self._idle: dict[Use, None] = {}
         self._parked: list[Lease] = []
+        self._undelivered: set[Use] = set()
         watch_leases(self)
+
+    def arrived(self, uses: Iterable[Use]) -> None:
+        """These carry a batch that has not been delivered yet: until then the region is nobody else's."""
+        self._undelivered.update(uses)
+
+    def abandon(self) -> None:
+        """What has not been delivered never will be."""
+        self._undelivered.clear()
 
     def lease(self, use: Use, nbytes: int, checksum: int | None = None) -> Owner:
         """The owner array of a slot that is handed to the program; the use ends when the array dies."""
@@ -46,6 +55,7 @@ class LeaseBook:
         lease.use, lease.nbytes, lease.checksum, lease.witnesses = use, nbytes, checksum, []
         self.leases[use] = lease
         self.leased_bytes += nbytes
+        self._undelivered.discard(use)
         return owner
 
     def revoke(self, use: Use) -> None:
@@ -53,10 +63,12 @@ class LeaseBook:
         lease = self.leases.pop(use, None)
         if lease is not None:
             self.leased_bytes -= lease.nbytes
+            self._undelivered.add(use)
 
     def give_back(self, use: Use) -> None:
         """This use is over without the program ever having held it."""
         self._idle[use] = None
+        self._undelivered.discard(use)
 
     def collect(self, ended: Callable[[Lease], None] | None = None) -> None:
         """Take in what the garbage collector reported; `ended` sees each lease before its slot goes back.
@@ -88,9 +100,9 @@ class LeaseBook:
             self._idle.pop(use, None)
 
     def returned(self) -> bool:
-        """Whether nothing of the region is in the program's hands, or in a forked child's."""
+        """Whether nothing of the region is on its way to the program, in its hands, or in a forked child's."""
         self.collect()
-        return not self.leases and not self._parked
+        return not (self.leases or self._parked or self._undelivered)
 
     def _unpark(self) -> None:
         still = []

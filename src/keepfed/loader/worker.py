@@ -71,7 +71,7 @@ class TaskQueue:
         self._tasks: deque[tuple[Any, ...]] = deque()
         self._released: deque[Any] = deque()
         self._seen: set[int] = set()
-        self.epoch = 0
+        self.epoch = -1  # of the task in hand: a worker may be forked in any epoch
         self.started_s = 0.0
         self.started_cpu_s = 0.0
 
@@ -85,9 +85,8 @@ class TaskQueue:
             return None
         kind, *rest = self._tasks.popleft()
         if kind == "resume":
-            self.epoch, shared_seed = rest
-            return torch_seam.resume_message(shared_seed)
-        number, index, state = rest
+            return torch_seam.resume_message(*rest)
+        self.epoch, number, index, state = rest
         if isinstance(state, int):
             reseed(state)
         elif state is not None:
@@ -117,11 +116,11 @@ class TaskQueue:
     def _sort(self, message: tuple[Any, ...]) -> None:
         kind, *rest = message
         if kind == "task":
-            number, index, state, released = rest
+            epoch, number, index, state, released = rest
             self._released.extend(released)
             if number not in self._seen:  # the trainer was interrupted between sending it and taking note of that
                 self._seen.add(number)
-                self._tasks.append(("task", number, index, state))
+                self._tasks.append(("task", epoch, number, index, state))
         elif kind == "resume":
             self._seen.clear()
             if self._job.shared:
@@ -199,7 +198,7 @@ class SlotCollate:
             return other
         shape = (len(batch), *first.shape)
         if len(batch) * first.numel() * first.itemsize <= INLINE_BYTES or threading.get_ident() != self._thread:
-            out = torch.empty(shape, dtype=first.dtype)
+            out = torch.empty(shape, dtype=first.dtype, device="cpu")
         else:
             out = self._out.tensor(first.dtype, shape)
         return torch.stack(batch, 0, out=out)
