@@ -45,6 +45,10 @@ DTYPES: tuple[torch.dtype, ...] = tuple(
 )
 CODE_OF: dict[torch.dtype, int] = {dtype: code for code, dtype in enumerate(DTYPES)}
 NOTHING: Place = (-1, 0, 0, b"")
+_LAYOUTS = {
+    layout: str(layout).removeprefix("torch.")
+    for layout in (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+}
 _has_names: Any = getattr(torch.Tensor, "has_names", lambda _: False)  # named tensors left torch in 2.13
 
 
@@ -88,7 +92,8 @@ def covered_bytes(tensor: torch.Tensor) -> tuple[int, int]:
 
 def storage_bytes(tensor: torch.Tensor, start: int, end: int) -> Owner:
     """Bytes [start, end) of a CPU tensor's storage, as an array over them."""
-    array: Owner = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage(), start, (end - start,), (1,)).numpy()
+    none = torch.empty(0, dtype=torch.uint8, device="cpu")  # the program may have another default device
+    array: Owner = none.set_(tensor.untyped_storage(), start, (end - start,), (1,)).numpy()
     return array
 
 
@@ -232,13 +237,13 @@ class BatchPickler(ForkingPickler):
         if isinstance(value, torch.Tensor):
             return self._reduce_tensor(value)
         if isinstance(value, torch.UntypedStorage) and value.device.type == "cpu":
-            whole = torch.empty(0, dtype=torch.uint8).set_(value, 0, (value.nbytes(),), (1,))
+            whole = torch.empty(0, dtype=torch.uint8, device="cpu").set_(value, 0, (value.nbytes(),), (1,))
             return restore_storage, (self._view(whole)[0],)
-        if isinstance(value, torch.storage.TypedStorage) and value.device.type == "cpu":
+        if isinstance(value, torch.storage.TypedStorage) and value._untyped_storage.device.type == "cpu":
             return restore_typed_storage, (value._untyped_storage, value.dtype)
-        if type(value) is np.ndarray and value.nbytes > INLINE_BYTES and not value.dtype.hasobject:
-            return self._reduce_array(value)
-        return NotImplemented
+        # NumPy's own way with protocol 5 would make read-only arrays read-only again; in torch's transport they thaw.
+        by_place = type(value) is np.ndarray and (value.nbytes > INLINE_BYTES or not value.flags.writeable)
+        return self._reduce_array(value) if by_place and not value.dtype.hasobject else NotImplemented
 
     def _reduce_tensor(self, tensor: torch.Tensor) -> Any:
         if tensor.requires_grad and not tensor.is_leaf:
@@ -254,6 +259,8 @@ class BatchPickler(ForkingPickler):
             return NotImplemented  # torch's own reducers, registered with ForkingPickler
         if type(tensor) is torch.Tensor and tensor.requires_grad and is_plain(tensor.detach()):
             return restore_leaf, (tensor.detach(),)
+        if type(tensor) is torch.Tensor and tensor.layout in _LAYOUTS:
+            return _reduce_sparse(tensor.detach())
         reduce: Any = tensor.__reduce_ex__
         return reduce(5)
 
@@ -264,7 +271,10 @@ class BatchPickler(ForkingPickler):
         storage = self._storages.get(key)
         if storage is None:
             storage = self._storages[key] = _Storage(len(self._storages), tensor, start, end)
-        storage.start, storage.end = min(storage.start, start), max(storage.end, end)
+        if storage.start == storage.end:
+            storage.start, storage.end = start, end
+        elif start < end:  # an empty view covers nothing, wherever it starts
+            storage.start, storage.end = min(storage.start, start), max(storage.end, end)
         return storage.number, start, CODE_OF[tensor.dtype]
 
     def _reduce_array(self, array: np.ndarray[Any, Any]) -> Any:
@@ -315,6 +325,31 @@ def restore_typed_storage(storage: torch.UntypedStorage, dtype: torch.dtype) -> 
     make: Any = torch.storage.TypedStorage
     typed: torch.storage.TypedStorage = make(wrap_storage=storage, dtype=dtype, _internal=True)
     return typed
+
+
+def _reduce_sparse(tensor: torch.Tensor) -> Any:
+    """By its parts. Tensor.__reduce_ex__ is for torch.load, which keeps each one to validate it: that would be a leak."""
+    layout, shape = tensor.layout, tuple(tensor.shape)
+    if layout is torch.sparse_coo:
+        return restore_coo, (tensor._indices(), tensor._values(), shape, tensor.is_coalesced())
+    if layout in {torch.sparse_csr, torch.sparse_bsr}:
+        compressed, plain = tensor.crow_indices(), tensor.col_indices()
+    else:
+        compressed, plain = tensor.ccol_indices(), tensor.row_indices()
+    return restore_compressed, (compressed, plain, tensor.values(), shape, _LAYOUTS[layout])
+
+
+def restore_coo(indices: torch.Tensor, values: torch.Tensor, shape: tuple[int, ...], coalesced: bool) -> torch.Tensor:
+    """A sparse tensor of coordinates."""
+    return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=coalesced, check_invariants=False)
+
+
+def restore_compressed(
+    compressed: torch.Tensor, plain: torch.Tensor, values: torch.Tensor, shape: tuple[int, ...], layout: str
+) -> torch.Tensor:
+    """A sparse tensor of compressed rows, columns or blocks."""
+    named = getattr(torch, layout)
+    return torch.sparse_compressed_tensor(compressed, plain, values, shape, layout=named, check_invariants=False)
 
 
 def restore_leaf(tensor: torch.Tensor) -> torch.Tensor:

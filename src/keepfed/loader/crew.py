@@ -41,6 +41,7 @@ from keepfed.plan import Plan
 from keepfed.policy.order import Order, Task
 from keepfed.text import say
 
+_END = object()
 MAX_ATTEMPTS = 3
 """A batch is made at most this often before the worker's death is taken to be its doing."""
 
@@ -136,8 +137,9 @@ class Crew:
                 _give_back(*task.result)
         active = {worker.id: not worker.quitting for worker in self._alive().workers.values()}
         self._order = Order(self.terms.fixed, self.terms.in_order, self.plan.prefetch_factor, active)
-        self._numbered = zip(itertools.count(), indices, strict=False)
-        self._drawn: deque[tuple[int, Any]] = deque()
+        self._indices = indices
+        self._numbers = itertools.count()
+        self._drawn: deque[tuple[Any, int]] = deque()
         self._states.clear()
         self.tally.plan = self.plan
         for _ in range(self.terms.lookahead):
@@ -146,7 +148,7 @@ class Crew:
 
     def stop_drawing(self) -> None:
         """Make what was drawn, and no more."""
-        self._numbered = zip(itertools.count(), iter(()), strict=False)
+        self._indices = iter(())
 
     def ask(self, number: int, index: Any, states: Any) -> None:
         """Make one batch from these random states; its `answer` is for whoever asked, not for the program."""
@@ -173,7 +175,11 @@ class Crew:
         if task is None:
             self.tally.epoch_s = time.perf_counter() - self.tally.epoch_began_s
             raise StopIteration
-        self._draw()  # as torch: once per batch, before it is returned and before a worker's exception is raised
+        try:
+            self._draw()  # as torch: once per batch, before it is returned and before a worker's exception is raised
+        except Exception:
+            self._drop(task)  # as torch: a sampler that raises costs the batch in hand
+            raise
         batch = self._decoded(task)
         self._order.take(task)
         self._dispatch()
@@ -191,9 +197,13 @@ class Crew:
         try:
             return decode(encoded, book, copy_all=self.terms.copy_all or book.leased_bytes > self._budget.held_bytes)
         except Exception:
-            self._order.take(task)
-            _give_back(encoded, book)
+            self._drop(task)
             raise
+
+    def _drop(self, task: Task) -> None:
+        """The program will not see this batch."""
+        self._order.take(task)
+        _give_back(*task.result)
 
     def _ready_task(self) -> Task | None:
         """Wait for the batch that comes next; None at the end of the epoch, however often it is asked for."""
@@ -217,10 +227,15 @@ class Crew:
             self._take_in()
 
     def _draw(self) -> None:
-        """Read the sampler once. In one call in C: an index is in the sampler or in `_drawn`, whenever Ctrl-C comes."""
-        self._drawn.extend(itertools.islice(self._numbered, 1))
+        """Read the sampler once. In one call in C: an index is in the sampler or in `_drawn`, whenever Ctrl-C comes.
+
+        As torch does, by `next()` alone: `iter()` would start samplers anew whose `__iter__` returns themselves.
+        """
+        once = iter(functools.partial(next, self._indices, _END), _END)
+        self._drawn.extend(itertools.islice(zip(once, self._numbers, strict=False), 1))
         while self._drawn:
-            self._order.draw(*self._drawn[0])
+            index, number = self._drawn[0]
+            self._order.draw(number, index)
             self._drawn.popleft()
 
     def _dispatch(self) -> None:

@@ -63,7 +63,7 @@ def _build(encoded: Encoded, slots: _Slots) -> Any:
 def _tensor(plain: PlainTensor, slots: _Slots) -> torch.Tensor:
     place, code, shape, stride = plain
     if place[2] == 0:
-        return torch.empty_strided(shape, stride, dtype=DTYPES[code])
+        return torch.empty_strided(shape, stride, dtype=DTYPES[code], device="cpu")
     return slots.flat(place, DTYPES[code]).as_strided_(shape, stride)
 
 
@@ -84,10 +84,11 @@ class _Slots:
         number, start, nbytes, inline = place
         if number < 0:
             return torch.frombuffer(bytearray(inline), dtype=dtype)
-        count = nbytes // dtype.itemsize
         if self._copy_all or nbytes <= COPY_OUT_BYTES:
-            return torch.frombuffer(self._borrowed(number), dtype=dtype, count=count, offset=start).clone()
-        return torch.frombuffer(self._owner(number), dtype=dtype, count=count, offset=start)
+            # As bytes: there are dtypes (int1 to int7) that torch cannot copy.
+            borrowed = torch.frombuffer(self._borrowed(number), dtype=torch.uint8, count=nbytes, offset=start)
+            return borrowed.clone().view(dtype)
+        return torch.frombuffer(self._owner(number), dtype=dtype, count=nbytes // dtype.itemsize, offset=start)
 
     def array(self, place: Place, dtype: np.dtype[Any], shape: tuple[int, ...], order: Any) -> np.ndarray[Any, Any]:
         """The NumPy array at this place: a copy when it is small, else a lease."""
@@ -150,7 +151,8 @@ class BatchUnpickler(Unpickler):
         storage = self._made.get(number)
         if storage is None:
             place = self._storages[number][0]
-            flat = self._slots.flat(place, torch.uint8) if place[2] else torch.empty(0, dtype=torch.uint8)
+            empty = torch.empty(0, dtype=torch.uint8, device="cpu")  # the program may have another default device
+            flat = self._slots.flat(place, torch.uint8) if place[2] else empty
             storage = self._made[number] = flat.untyped_storage()
         return storage
 
@@ -158,8 +160,8 @@ class BatchUnpickler(Unpickler):
         self, number: int, start: int, code: int, shape: tuple[int, ...], stride: tuple[int, ...]
     ) -> torch.Tensor:
         dtype = DTYPES[code]
-        offset = (start - self._storages[number][1]) // dtype.itemsize
-        return torch.empty(0, dtype=dtype).set_(self._storage(number), offset, shape, stride)
+        offset = max(0, start - self._storages[number][1]) // dtype.itemsize  # an empty view may start anywhere
+        return torch.empty(0, dtype=dtype, device="cpu").set_(self._storage(number), offset, shape, stride)
 
 
 def changed_while_leased(lease: Lease, book: LeaseBook) -> bool:
