@@ -47,4 +47,6 @@ def fixed_iterator(loader: Any) -> Any:
         return left_to_torch(loader, reason)
     loader.check_worker_number_rationality()
     terms = Terms.fixed_count(Plan(int(loader.num_workers), loader.prefetch_factor))
-    return EpochIter(loader, with_switches(terms), tally_of(loader))
+    tally = tally_of(loader)
+    tally.fallback = ""
+    return EpochIter(loader, with_switches(terms), tally)
