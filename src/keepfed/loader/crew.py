@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import signal
 import time
 import weakref
@@ -42,6 +43,7 @@ from keepfed.policy.order import Order, Task
 from keepfed.text import say
 
 _END = object()
+logger = logging.getLogger("keepfed")
 MAX_ATTEMPTS = 3
 """A batch is made at most this often before the worker's death is taken to be its doing."""
 
@@ -111,6 +113,9 @@ class Crew:
         self._base_seed: int = loop_arguments["base_seed"]
         self._order = Order(terms.fixed)
         self._states: dict[int, Any] = {}
+        self._deaths_in_vain = (
+            0  # since the last batch arrived: workers that cannot even start must not be replaced for ever
+        )
         self._budget = budget_for(terms.max_workers)
         job = WorkerJob(loop_arguments, not terms.fixed, self._budget.slots_bytes, terms.verify)
         self._pool = Pool(functools.partial(work, job))
@@ -267,9 +272,12 @@ class Crew:
         if epoch != self._epoch:
             _give_back(Encoded(*encoded), worker.book)
             return
-        if not self._order.finished(number, worker.id, (Encoded(*encoded), worker.book)):
-            return
         worker.book.arrived(use[:2] for use in encoded[0])
+        if not self._order.finished(number, worker.id, (Encoded(*encoded), worker.book)):
+            if not self._order.has_result_of(number, worker.id):
+                _give_back(Encoded(*encoded), worker.book)
+            return
+        self._deaths_in_vain = 0
         nbytes = sum(use[2] for use in encoded[0])
         self.tally.made += 1
         self.tally.made_s += times[0]
@@ -289,7 +297,9 @@ class Crew:
         self.tally.workers = len(pool.workers)
         if worker.quitting and not lost:
             return
-        if self.terms.fixed or any(task.attempts >= MAX_ATTEMPTS for task in lost):
+        self._deaths_in_vain += 1
+        hopeless = self._deaths_in_vain > MAX_ATTEMPTS * self.terms.max_workers
+        if self.terms.fixed or hopeless or any(task.attempts >= MAX_ATTEMPTS for task in lost):
             self.shut_down()
             raise WorkerDied(_how_it_died(worker), next_step=_what_it_made(lost))
         self.tally.restarts += 1
@@ -305,7 +315,10 @@ class Crew:
 
     def _check_release(self, book: LeaseBook) -> Callable[[Lease], None]:
         def check(lease: Lease) -> None:
-            self.tally.edited += changed_while_leased(lease, book)
+            if changed_while_leased(lease, book):
+                self.tally.edited += 1
+                if self.tally.edited == 1:
+                    logger.info(say("loader.edited"))
 
         return check
 

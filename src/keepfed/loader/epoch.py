@@ -41,6 +41,7 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
             terms, in_order=self._in_order, persistent=self._persistent_workers, timeout_s=self._timeout
         )
         shelf = shelf_of(loader) if shelf is None else shelf
+        self._again = (terms, tally, shelf, listener)
         if terms.persistent:
             start_anew_in_children(loader)
         self._crew = Crew(terms, loop_arguments(self, terms), tally, shelf, listener)
@@ -53,6 +54,9 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
         """Begin an epoch. With persistent workers this comes on the same object, perhaps in mid-epoch."""
         self._own()
+        if self._shutdown:  # its workers were lost, or shut down by a framework: start as a new iterator would
+            EpochIter.__init__(self, loader, *self._again[:2], shelf=self._again[2], listener=self._again[3])
+            return
         torch_seam.BaseDataLoaderIter._reset(self, loader, first_iter)
         self._crew.tally.begin_epoch(time.perf_counter())
         if self._crew.listener is not None:

@@ -99,6 +99,11 @@ class Order:
         task.result, task.arrival, task.ready = result, self.arrived, True
         return True
 
+    def has_result_of(self, number: int, worker: int) -> bool:
+        """Whether this task waits for delivery, made by this worker."""
+        task = self.tasks.get(number)
+        return task is not None and task.ready and task.worker == worker
+
     def next_ready(self) -> Task | None:
         """The task that may come out now; it stays until `take`."""
         if self.in_order:
