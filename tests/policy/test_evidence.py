@@ -91,3 +91,9 @@ def test_loading_in_the_training_process_is_all_waiting() -> None:
     assert row.fetch_s == pytest.approx(0.06)
     assert row.step_s == pytest.approx(0.04)
     assert row.starving == pytest.approx(0.6)
+
+
+def test_cores_that_other_programs_use_are_not_taken_for_the_cost_of_the_step() -> None:
+    """The loop waits three quarters of its time, so that it cannot be what keeps both cores busy all the time."""
+    row = estimate(Plan(1), [window(Plan(1), rate=6.25, starve=0.75, busy=1.0, fetch_s=0.16)])
+    assert row.costs(2).other_cpu_s == pytest.approx(2 * 0.04)

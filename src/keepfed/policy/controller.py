@@ -49,7 +49,7 @@ MOST_WINDOWS = 4
 CLEAR = 1.5
 """Standard errors from the threshold that make a case clear."""
 
-PATIENCE = 16
+PATIENCE = 13
 """Windows of one search after which nothing new is begun: a search that goes on for ever costs more than it finds."""
 
 BURSTY = 0.85
@@ -119,7 +119,9 @@ class Controller:
         self.moves = 0
         """Changes of plan asked for so far."""
         self.log: deque[JudgedMove] = deque(maxlen=KEPT_MOVES)
-        """Judged moves, oldest first."""
+        """Judged moves, oldest first; the oldest are forgotten."""
+        self.judged = 0
+        """Moves judged so far, forgotten ones included."""
         self.limited_by: Limit = "unknown"
         """What limited the loop when it last settled."""
         self._start = start
@@ -369,6 +371,7 @@ class Controller:
             prefetch_before=self._incumbent.prefetch_factor,
             change=ratio - 1,
         )
+        self.judged += 1
         self.log.append(
             JudgedMove(trial.plan, here.batches_per_s, trial.predicted, here.wait_share, kept=kept, reason=reason)
         )

@@ -74,7 +74,7 @@ class Costs:
     """CPU seconds of them."""
 
     other_cpu_s: float
-    """CPU seconds per batch spent outside the workers: the step, and whoever else uses the cores; 0 when unknown."""
+    """CPU seconds per batch spent outside the workers, at most what the step can have used; 0 when unknown."""
 
     batch_bytes: float
     """Bytes of one batch in transport."""

@@ -115,7 +115,9 @@ class Estimate:
         if self.plan.num_workers and self.starving > NOMINAL_BAND and self.utilisation > 0.85:
             fetch_s = max(fetch_s, self.plan.num_workers / self.batches_per_s)
         used_s = 0.0 if self.host_busy is None else self.host_busy * cores / self.batches_per_s
-        other_cpu_s = max(0.0, used_s - self.fetch_cpu_s)
+        # What scales with the rate is the step's own work, done while the loop is not waiting; the rest is other people's.
+        step_cpu_s = cores * (1 - self.wait_share) / self.batches_per_s
+        other_cpu_s = min(step_cpu_s, max(0.0, used_s - self.fetch_cpu_s))
         return Costs(self.step_s, fetch_s, self.fetch_cpu_s, other_cpu_s, self.batch_bytes, self.worker_bytes)
 
 
