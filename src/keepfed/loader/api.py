@@ -11,9 +11,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 
 from keepfed._site.hook import construction_site
 from keepfed.errors import UsageError
-from keepfed.feed import RUN_VARIABLE
 from keepfed.loader import seam
-from keepfed.loader.armed import arm
 from keepfed.loader.fixed import tally_of
 from keepfed.loader.seam import AutoWorkers
 from keepfed.loader.stats import LoaderStats
@@ -26,8 +24,8 @@ class DataLoader(TorchDataLoader[Any]):
     """torch's DataLoader, with batches in reused shared memory.
 
     Every argument and behaviour is torch's, and with an integer `num_workers` so are the batches, bit for bit.
-    `num_workers="auto"` measures the training loop and changes the number of workers while it runs. What keepfed cannot
-    handle yet runs on torch's own iterator; one log line and `stats().fallback` say why.
+    `num_workers="auto"` measures the training loop and changes the number of workers while it runs; any other string raises
+    UsageError. What keepfed cannot handle yet runs on torch's own iterator; one log line and `stats().fallback` say why.
     """
 
     __signature__ = inspect.signature(TorchDataLoader)
@@ -44,8 +42,6 @@ class DataLoader(TorchDataLoader[Any]):
             object.__setattr__(self, "_keepfed_site", site)
 
     def _get_iterator(self) -> Any:
-        if os.environ.get(RUN_VARIABLE) and not os.environ.get("KEEPFED_WORKER"):
-            arm()
         return seam.iterator_of(self)
 
     def stats(self) -> LoaderStats:
@@ -74,7 +70,9 @@ def uninstall() -> None:
 
 
 def _workers(asked: Any) -> Any:
-    if asked != "auto":
+    if not isinstance(asked, str):
         return asked
+    if asked != "auto":
+        raise UsageError(say("loader.bad_workers", value=asked), next_step=say("loader.bad_workers_next"))
     seam.cover_auto()
     return AutoWorkers.first_guess()

@@ -170,6 +170,7 @@ class Crew:
             return None
         batch = self._decoded(task)
         self._order.take(task)
+        self._dispatch()
         return (batch,)
 
     def deliver(self, asked_s: float, iterator: Any) -> Any:

@@ -38,11 +38,9 @@ class Fleet:
 
     def iterator(self, loader: Any) -> Any:
         """What `iter(loader)` returns."""
-        if os.getpid() != self._pid or disabled():
-            return torch_seam.original_get_iterator(
-                loader
-            )  # a child that the program forked is not the one that trains
-        asked = Plan(int(loader.num_workers), loader.prefetch_factor or TORCH_PREFETCH)
+        if self.foreign or disabled():  # a child that the program forked is not the one that trains
+            return torch_seam.original_get_iterator(loader)
+        asked = Plan(min(1024, int(loader.num_workers)), min(1024, loader.prefetch_factor or TORCH_PREFETCH))
         name = identify(loader)
         if reason := why_torch(loader):
             self._say_once(name, loader, asked, reason)
@@ -70,8 +68,22 @@ class Fleet:
             source, handled = ("program", False) if reason else ("exact", True)
             self._session.emit(LoaderSeen(name, loader.batch_size, asked, asked, source, handled, reason))
 
+    @property
+    def foreign(self) -> bool:
+        """Whether it came into this process by a fork: its loaders are the parent's."""
+        return os.getpid() != self._pid
+
     def ended(self) -> None:
         """The process ends: the last words of its loaders."""
-        if os.getpid() == self._pid:
+        if not self.foreign:
             for pilot in self._pilots.values():
                 pilot.ended()
+
+    def close(self) -> None:
+        """Steer no more. Iterators in use go on with the workers that they have, or with none; new ones are somebody else's."""
+        atexit.unregister(self.ended)
+        if not self.foreign:
+            for pilot in self._pilots.values():
+                pilot.close()
+        self._pilots.clear()
+        self._session.close()

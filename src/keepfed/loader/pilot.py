@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from keepfed.errors import LoaderError
 from keepfed.events import Ended, LoaderSeen, Moved, Settled, Window
 from keepfed.host.facts import HostFacts
 from keepfed.loader.crew import Terms
@@ -25,7 +26,7 @@ from keepfed.loader.shelf import Shelf
 from keepfed.loader.stall import StallMeter
 from keepfed.loader.stats import Tally
 from keepfed.loader.switches import with_switches
-from keepfed.loader.zero import Trial, ZeroIter
+from keepfed.loader.trial import Trial
 from keepfed.plan import LoaderId, Plan
 from keepfed.policy import controller as policy
 from keepfed.policy.controller import Controller, Decision
@@ -45,7 +46,7 @@ _UNKNOWN_MEMORY_BYTES = 4 << 30
 def ceiling(facts: HostFacts, asked: Plan) -> Bounds:
     """What a loader that asks for `asked` may use on this host."""
     cores = facts.cores.value or 1.0
-    workers = min(HIGHEST_CEILING, max(FEWEST_CEILING, int(WORKERS_PER_CORE * cores), asked.num_workers))
+    workers = max(asked.num_workers, min(HIGHEST_CEILING, max(FEWEST_CEILING, int(WORKERS_PER_CORE * cores))))
     memory = (facts.memory_available_bytes or _UNKNOWN_MEMORY_BYTES) / max(1, facts.ranks.count)
     outstanding = max(workers * 4, asked.num_workers * asked.prefetch_factor)
     return Bounds(
@@ -82,8 +83,10 @@ class Pilot:
         self._before: tuple[float, float] | None = None
         self._announced = 0
         self._settled = False
-        self._refused = ""
-        self._trial: Trial | None = None
+        self.refused = ""
+        """Why a program that loads in its own process stays there; empty while it may have workers."""
+        self.trials: weakref.WeakSet[Trial] = weakref.WeakSet()
+        """Crews that are kept ready for it; they belong to loaders and iterators."""
         psutil.cpu_percent()
         session.agreement.announce(loader, self.plan)
         self._seen(batch_size, "program" if match is None else "plan" if trusted else "first-guess", match)
@@ -105,20 +108,27 @@ class Pilot:
         terms = Terms(self.plan, fixed=False, max_workers=bounds.max_workers, lookahead=bounds.max_outstanding)
         return with_switches(terms)
 
-    def trial_for(self, iterator: ZeroIter, loader: Any) -> Trial:
-        """Whether this loader's dataset may be given to workers: what is known of it, or a new trial."""
-        trial = self._trial
-        if trial is None or trial.dataset is not iterator._dataset:
-            if trial is not None:
-                trial.crew.shut_down()
-            trial = self._trial = Trial(iterator, self.terms(), self.tally, self.shelf)
-            weakref.finalize(loader, trial.release)
-        return trial
-
-    def back_to_zero(self) -> None:
-        """The dataset turned out to change after all: the program's own process makes its batches from now on."""
-        self.plan = self.asked
+    def in_force(self) -> None:
+        """What the plan says has come true only now."""
+        self._made.clear()
         self._windows.changed(self.plan)
+
+    def back_to_zero(self, reason: str) -> None:
+        """The dataset may not be given to workers after all: the program's own process makes its batches from now on."""
+        if self.refused:
+            return
+        tried, self.plan = self.plan, self.asked
+        self._refuse(reason)
+        self.in_force()
+        if tried.num_workers:
+            why = say("loader.zero_stays", reason=reason)
+            self._session.emit(Moved(self.loader, tried, 0.0, 0.0, kept=False, reason=why))
+            self._session.agreement.announce(self.loader, self.plan)
+
+    def _refuse(self, reason: str) -> None:
+        self.refused = reason
+        bounds = replace(self._bounds, min_workers=0, max_workers=0)
+        self._controller, self._announced = Controller(self.asked, bounds), 0
 
     def epoch_started(self) -> None:
         """An iterator was made, or begins anew: its first batch is in no window."""
@@ -162,33 +172,39 @@ class Pilot:
         memory = int(window.worker_bytes * window.plan.num_workers) + iterator.transport_bytes()
         times = (window.batches, window.elapsed_s, window.wait_s, window.stall_s)
         self._session.emit(Window(self.loader, window.plan, *times, memory))
+        if iterator.refused() and not self.refused:
+            self._refuse(iterator.refused())
         if not self._session.agreement.decides:
             self._follow(iterator)
             return
-        if self._refused != iterator.refused():
-            self._refused = iterator.refused()
-            self._controller.bounds = replace(self._bounds, min_workers=0, max_workers=0)
         self._carry_out(self._controller.observe(window), iterator)
 
     def _follow(self, iterator: Any) -> None:
         agreed = self._session.agreement.announced(self.loader)
-        if agreed is not None and agreed != self.plan:
+        if agreed is None or self.refused:
+            return
+        agreed = self._bounds.clamp(agreed)
+        if agreed != self.plan:
             self._change(agreed, iterator)
 
     def _carry_out(self, decision: Decision, iterator: Any) -> None:
         self._remember_before()
         self._report_judged()
         if isinstance(decision, policy.Move):
-            self._change(decision.plan, iterator)
-            self._session.agreement.announce(self.loader, decision.plan)
+            if self._change(decision.plan, iterator):
+                self._session.agreement.announce(self.loader, decision.plan)
         elif isinstance(decision, policy.Settled):
             self._report_settled(decision)
 
-    def _change(self, plan: Plan, iterator: Any) -> None:
-        iterator.change_plan(plan)
+    def _change(self, plan: Plan, iterator: Any) -> bool:
+        """Whether it could be done. Training goes on where no process can be had; the controller then gives that plan up."""
+        try:
+            iterator.change_plan(plan)
+        except (LoaderError, OSError):
+            return False
         self.plan = plan
-        self._made.clear()
-        self._windows.changed(plan)
+        self.in_force()
+        return True
 
     def _remember_before(self) -> None:
         start = self._controller.estimate(self.asked)
@@ -232,9 +248,15 @@ class Pilot:
         )
 
     def _reason(self, decision: policy.Settled) -> str:
-        if self._refused:
-            return say("loader.zero_stays", reason=self._refused)
+        if self.refused:
+            return say("loader.zero_stays", reason=self.refused)
         return say(decision.reason.key, **decision.reason.facts)
+
+    def close(self) -> None:
+        """Nobody steers this loader any more: its iterators go on with what they have."""
+        self.ended()
+        for trial in list(self.trials):
+            trial.refuse(say("loader.zero_closed"))
 
     def ended(self) -> None:
         """The process ends."""

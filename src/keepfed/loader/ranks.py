@@ -45,7 +45,7 @@ class Agreement:
         try:
             said = json.loads(self._path(loader).read_text(encoding="utf-8"))
             return Plan(int(said["num_workers"]), int(said["prefetch_factor"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def _path(self, loader: LoaderId) -> Path:

@@ -43,6 +43,12 @@ class Session:
         if self._writer is not None:
             self._writer.write(event)
 
+    def close(self) -> None:
+        """Nothing more will be emitted."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
     def plan_of(self, loader: LoaderId) -> Match | None:
         """What the plan file says of this loader."""
         if self._profile is None or self.config.mode != "run":
