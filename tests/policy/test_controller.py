@@ -135,7 +135,17 @@ def window(
 ) -> Observation:
     batches = round(50 * (1 - starve))
     return Observation(
-        plan, 0.0, batches, 2.0, 2.0 * starve, None, batches, batches * fetch_s, 0.0, size, 1e8, 0.2, all_warm=warm
+        plan,
+        now_s=0.0,
+        batches=batches,
+        elapsed_s=2.0,
+        wait_s=2.0 * starve,
+        fetched=batches,
+        fetch_s=batches * fetch_s,
+        batch_bytes=size,
+        worker_bytes=1e8,
+        host_busy=0.2,
+        all_warm=warm,
     )
 
 

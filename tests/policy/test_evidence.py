@@ -12,11 +12,28 @@ from keepfed.policy.window import Observation
 
 
 def window(
-    plan: Plan, rate: float = 20.0, starve: float = 0.1, busy: float | None = 0.3, fetch_s: float = 0.1
+    plan: Plan,
+    rate: float = 20.0,
+    starve: float = 0.1,
+    busy: float | None = 0.3,
+    fetch_s: float = 0.1,
+    take_s: float = 0.0,
 ) -> Observation:
-    """Two seconds of training."""
-    batches = round(2000 * rate)
-    return Observation(plan, 0.0, batches, 2000.0, 2000.0 * starve, None, 1000, 1000 * fetch_s, 1.0, 1e6, 1e8, busy)
+    """Half an hour of training, so that counts need no rounding."""
+    return Observation(
+        plan,
+        now_s=0.0,
+        batches=round(2000 * rate),
+        elapsed_s=2000.0,
+        wait_s=2000.0 * starve,
+        take_s=take_s,
+        fetched=1000,
+        fetch_s=1000 * fetch_s,
+        fetch_cpu_s=1.0,
+        batch_bytes=1e6,
+        worker_bytes=1e8,
+        host_busy=busy,
+    )
 
 
 def evidence(*windows: Observation) -> Evidence:
@@ -66,6 +83,14 @@ def test_workers_that_are_hardly_at_work_cannot_be_what_the_step_waits_for() -> 
     row = estimate(Plan(4), [window(Plan(4), rate=500, starve=0.2, fetch_s=0.00002)])
     assert row.starve_share == 0.2
     assert row.starving == pytest.approx(0.01)
+
+
+def test_the_price_of_taking_a_ready_batch_is_not_starving() -> None:
+    """Every batch takes 0.4 ms in next(), with workers idle 96 % of their time: no setting changes that."""
+    steady = estimate(Plan(1), [window(Plan(1), rate=100, starve=0.04, fetch_s=0.0004, take_s=0.0004)])
+    bursts = estimate(Plan(1), [window(Plan(1), rate=100, starve=0.04, fetch_s=0.004, take_s=0.0001)])
+    assert steady.starving == pytest.approx(0.0)
+    assert bursts.starving == pytest.approx(0.03)
 
 
 def test_the_cycle_of_a_worker_that_never_rests_counts_in_full() -> None:

@@ -18,7 +18,7 @@ from keepfed.policy.controller import Move
 from tests.policy.simulated import bounds_of
 from tests.policy.worlds import MOST, draw, outcome, search
 
-WORLDS = int(os.environ.get("KEEPFED_WORLDS", "50"))
+WORLDS = int(os.environ.get("KEEPFED_WORLDS", "40"))
 ANEW = "KEEPFED_WORLDS" in os.environ
 
 

@@ -215,7 +215,8 @@ class Controller:
         if self.plan != self._incumbent:
             self._load.closing = True
             return self._go(self._incumbent, why("back", **counts(self._incumbent)))
-        if self._windows_here < MOST_WINDOWS and not self._evidence.steady(self._incumbent):
+        early = self._load.windows < PATIENCE and self._windows_here < MOST_WINDOWS
+        if early and not self._evidence.steady(self._incumbent):
             return hold("measuring")
         self._load.closing = True
         return self._settle(now)

@@ -54,6 +54,9 @@ class Estimate:
     stall_share: float | None
     """The GPU's share; None off CUDA."""
 
+    take_s: float
+    """Seconds that a typical batch spends in `next()`."""
+
     fetch_s: float
     """Seconds per batch inside a worker."""
 
@@ -83,12 +86,14 @@ class Estimate:
     def starving(self) -> float:
         """The part of `starve_share` that faster loading could save.
 
-        While the step starves at least one worker is at work, so that workers which are hardly ever at work cannot be
-        what it waits for (taking a batch over has a price of its own).
+        Taking over a batch that is ready has a price of its own. Where workers are idle most of the time most batches
+        are ready, and only what single ones take beyond the typical wait is for want of data. Besides, while the step
+        starves at least one worker is at work: workers that are hardly ever at work cannot be what it waits for.
         """
         if self.plan.num_workers == 0 or self.fetch_s <= 0:
             return self.starve_share
-        return min(self.starve_share, self.busy_workers)
+        price = self.take_s * self.batches_per_s if self.utilisation < 0.5 and self.stall_share is None else 0.0
+        return min(max(0.0, self.starve_share - price), self.busy_workers)
 
     @property
     def utilisation(self) -> float:
@@ -138,6 +143,7 @@ def estimate(plan: Plan, windows: Iterable[Observation]) -> Estimate:
         wait_share=wait_s / elapsed_s,
         starve_share=min(1.0, sum(row.starve_s for row in rows) / elapsed_s),
         stall_share=min(1.0, sum(stalls) / elapsed_s) if stalls else None,
+        take_s=sum(row.take_s * row.batches for row in rows) / batches,
         fetch_s=wait_s / batches if in_process else sum(row.fetch_s for row in rows) / max(1, fetched),
         fetch_cpu_s=sum(row.fetch_cpu_s for row in rows) / max(1, fetched),
         batch_bytes=max(row.batch_bytes for row in rows),

@@ -53,6 +53,9 @@ class Observation:
     time in `next()` while the GPU idles one per cent), so that this one counts where it is known.
     """
 
+    take_s: float = 0.0
+    """Median seconds in `next()` of one batch: while workers have time to spare, what taking over a ready batch costs."""
+
     fetched: int = 0
     """Batches that workers finished in the window."""
 
@@ -185,6 +188,7 @@ class WindowBuilder:
             elapsed_s=self._elapsed_s,
             wait_s=sum(wait_s for _, wait_s, _ in self._cycles),
             stall_s=self._stall_s,
+            take_s=median(wait_s for _, wait_s, _ in self._cycles),
             fetched=self._fetched,
             fetch_s=self._fetch_s,
             fetch_cpu_s=self._fetch_cpu_s,
