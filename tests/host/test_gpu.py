@@ -32,31 +32,31 @@ class FakeNvml:
             raise self.start
         self.open += 1
 
-    def nvmlShutdown(self) -> None:  # noqa: N802
+    def nvmlShutdown(self) -> None:  # noqa: N802  # the name that NVML gives it
         self.open -= 1
 
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802  # the name that NVML gives it
         return 2
 
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802  # the name that NVML gives it
         return index
 
-    def nvmlDeviceGetName(self, handle: int) -> bytes | str:  # noqa: N802
+    def nvmlDeviceGetName(self, handle: int) -> bytes | str:  # noqa: N802  # the name that NVML gives it
         return b"NVIDIA H200" if handle else "NVIDIA H200"
 
-    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
+    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802  # the name that NVML gives it
         return f"GPU-{handle}"
 
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802  # the name that NVML gives it
         return SimpleNamespace(total=150 << 30, used=3 << 30)
 
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:  # noqa: N802
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:  # noqa: N802  # the name that NVML gives it
         return SimpleNamespace(gpu=37, memory=5)
 
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:  # noqa: N802
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[SimpleNamespace]:  # noqa: N802  # the name that NVML gives it
         return [SimpleNamespace(pid=12, usedGpuMemory=1 << 30), SimpleNamespace(pid=13, usedGpuMemory=(1 << 64) - 1)]
 
-    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: int) -> list[SimpleNamespace]:  # noqa: N802
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: int) -> list[SimpleNamespace]:  # noqa: N802  # the name that NVML gives it
         return [SimpleNamespace(pid=9, usedGpuMemory=None)]
 
 
