@@ -102,9 +102,9 @@ class Worker:
     def close(self) -> None:
         """Close the descriptors of this handle."""
         self.end.close()
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        pidfd, self.pidfd = self.pidfd, -1
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 class Pool:
@@ -149,6 +149,8 @@ class Pool:
         """Wait for news: messages go to the workers' inboxes, deaths to `gone`. False when there will be none any more."""
         if self.closed or not (self._living() or self._zygote.alive()):
             return False
+        if self._note():
+            return True  # Ctrl-C came between their receipt and here
         for worker in self.workers.values():
             if worker.end.outbox and worker.end.sock.fileno() in self._at:
                 self._poll.modify(worker.end.sock, select.POLLIN | select.POLLOUT)
@@ -196,9 +198,9 @@ class Pool:
 
     def forget(self, worker: Worker) -> None:
         """Drop a worker that is gone. One that has its id by now stays."""
+        worker.close()
         if self.workers.get(worker.id) is worker:
             del self.workers[worker.id]
-        worker.close()
 
     def _living(self) -> list[Worker]:
         return [worker for worker in self.workers.values() if not worker.gone]
@@ -236,9 +238,7 @@ class Pool:
 
     def _hear_zygote(self, fd: int) -> None:
         self._zygote.receive()
-        while (first := self._zygote.first()) is not None:
-            self._noted(*first)
-            self._zygote.done_with_first()
+        self._note()
         if fd == self._zygote.pidfd:
             self._unwatch(fd)
             self._unwatch(self._zygote.control.fileno())
@@ -246,8 +246,17 @@ class Pool:
                 if worker.pidfd < 0:  # never came to be; the others are being killed, and their pidfds will say when
                     self._ended(worker)
 
+    def _note(self) -> bool:
+        """Take note of what the zygote said; whether there was anything."""
+        anything = False
+        while (first := self._zygote.first()) is not None:
+            anything = True
+            self._noted(*first)
+            self._zygote.done_with_first()
+        return anything
+
     def _noted(self, message: tuple[Any, ...], fds: list[int]) -> None:
-        """What the zygote said. May come twice (Ctrl-C in between)."""
+        """One thing that the zygote said. May come twice (Ctrl-C in between)."""
         kind, serial, *rest = message
         worker = next((worker for worker in self.workers.values() if worker.serial == serial), None)
         if kind == "forked" and worker is None:
