@@ -53,7 +53,7 @@ def test_in_every_world_it_stays_in_bounds_settles_and_says_why(seed: int) -> No
 def test_over_many_worlds_it_finds_the_best_or_nearly() -> None:
     """Against an exhaustive sweep without noise; a world in fifty may be misjudged, none badly.
 
-    Over 700 other worlds: median 1.000, 98.6 % of them at 0.95 or more, 99.3 % at 0.93 or more, the worst 0.84.
+    Over 600 worlds drawn after the last constant was chosen: median 1.000, 598 at 0.95 or more, the worst 0.90.
     """
     first = random.randrange(10**9) if ANEW else 0
     shares = [outcome(seed).share for seed in range(first, first + WORLDS)]
