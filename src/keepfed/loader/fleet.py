@@ -11,6 +11,7 @@ import atexit
 import os
 from typing import Any
 
+from keepfed.errors import UsageError
 from keepfed.events import LoaderSeen
 from keepfed.loader import torch_seam
 from keepfed.loader.fallback import tell_once, why_torch
@@ -50,6 +51,8 @@ class Fleet:
             return fixed_iterator(loader)
         try:
             return self._steered(name, loader, asked)
+        except UsageError:  # the user set a switch to something that does not exist
+            raise
         except Exception as error:  # whatever is wrong with us must not end somebody's training
             reason = f"{type(error).__name__}: {error}"
             tell_once(loader, reason)

@@ -34,25 +34,35 @@ class StallMeter:
 
     def begin(self) -> None:
         """The program begins to wait."""
-        self._before = None
-        if len(self._pending) < MOST_PENDING and not self._cuda.is_current_stream_capturing():
-            self._before = self._cuda.Event(enable_timing=True)
-            self._before.record()
+        self._before = self._recorded() if len(self._pending) < MOST_PENDING else None
 
     def end(self) -> None:
         """The wait is over."""
-        if self._before is not None and not self._cuda.is_current_stream_capturing():
-            after = self._cuda.Event(enable_timing=True)
-            after.record()
-            self._pending.append((self._before, after))
-        self._before = None
+        before, self._before = self._before, None
+        after = self._recorded() if before is not None else None
+        if after is not None:
+            self._pending.append((before, after))
+
+    def _recorded(self) -> Any:
+        """An event at this point of the current stream; None while it is being captured, or when CUDA refuses."""
+        try:
+            if self._cuda.is_current_stream_capturing():
+                return None
+            event = self._cuda.Event(enable_timing=True)
+            event.record()
+        except RuntimeError:  # the program will meet it at its own next call, and should not meet it here
+            return None
+        return event
 
     def measured(self) -> list[float]:
         """Seconds of idling of the waits whose events the GPU has passed since the last call."""
         found: list[float] = []
-        if not self._pending or self._cuda.is_current_stream_capturing():
-            return found
-        while self._pending and self._pending[0][1].query():
-            before, after = self._pending.popleft()
-            found.append(before.elapsed_time(after) / 1000)
+        try:
+            if not self._pending or self._cuda.is_current_stream_capturing():
+                return found
+            while self._pending and self._pending[0][1].query():
+                before, after = self._pending.popleft()
+                found.append(before.elapsed_time(after) / 1000)
+        except RuntimeError:  # the device was changed in between, or has failed: such waits are not measured
+            self._pending.clear()
         return found
