@@ -234,3 +234,18 @@ def test_equal_batches_are_equal_however_they_are_stored(one: Any, other: Any) -
 
 def test_the_difference_says_where() -> None:
     assert first_difference({"x": [1, 2]}, {"x": [1, 3]}) == "batch['x'][1]"
+
+
+def test_a_path_that_remembers_its_text_has_not_changed() -> None:
+    """pathlib computes the text of a path at first use and keeps it: most photograph folders are lists of paths."""
+
+    class Folder:
+        def __init__(self) -> None:
+            self.samples = [(Path("a") / f"{number}.jpg", 0) for number in range(3)]
+
+    folder = Folder()
+    before = state_of(folder)
+    for path, _ in folder.samples:
+        str(path)
+        hash(path)
+    assert first_change(before, state_of(folder)) is None

@@ -13,14 +13,19 @@ Nothing here may disturb the program, so an object that cannot be looked at is p
 from __future__ import annotations
 
 import collections
+import datetime
+import enum
+import fractions
 import functools
 import io
 import itertools
 import logging
+import pathlib
 import random
 import re
 import sys
 import types
+import uuid
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -39,6 +44,8 @@ WHOLE_BYTES = 1 << 16
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type)
 _CONTAINERS = (list, dict, set, frozenset, tuple, bytearray, collections.deque)
 _CLOSED_BOOKS = (types.ModuleType, logging.Logger)
+_VALUES = (pathlib.PurePath, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, fractions.Fraction, enum.Enum)
+"""Immutable, but some keep what they have computed once (a Path its text): looked at from outside only."""
 _SHARED_HANDLES = frozenset({"sqlite3.Connection", "h5py._hl.files.File", "lmdb.Environment", "zipfile.ZipFile"})
 """Open files in disguise: two processes that inherit one get in each other's way."""
 
@@ -87,7 +94,7 @@ def _walk(roots: tuple[object, ...]) -> Iterator[tuple[str, Any]]:
         path, value, depth = found.popleft()
         count += 1
         yield path, value
-        if isinstance(value, _PLAIN) or id(value) in seen or depth >= DEEPEST:
+        if isinstance(value, (*_PLAIN, *_VALUES)) or id(value) in seen or depth >= DEEPEST:
             continue
         seen.add(id(value))
         try:
