@@ -17,8 +17,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, RandomSampler
 
-from keepfed.events import Moved
+from keepfed.events import LoaderSeen, Moved
+from keepfed.host.facts import read_host
 from keepfed.loader import trial as trials
+from keepfed.loader.identity import identify
+from keepfed.plan import Plan
+from keepfed.profile import HostProfile, LoaderProfile, Profile, write_profile
 from tests.loader.side_by_side import describe, random_states, seed_all
 from tests.loader.steered import Plain, Steered, decide, indices, move, read, steered
 
@@ -220,12 +224,13 @@ def test_a_child_that_fails_or_dies_is_the_answer_and_not_an_error(
 def test_a_child_that_hangs_is_not_waited_for(host: Steered, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "PATIENCE_S", 0.2)
     dataset = _FailsInChild(lambda: time.sleep(60))
-    loader = DataLoader(dataset, batch_size=4)
-    iterator = host.iterator(loader)
-    began_s = time.monotonic()
-    got = read(iterator, host.pilot(loader), after=lambda n: time.sleep(0.03))
-    assert indices(got) == list(range(64))
-    assert time.monotonic() - began_s < 10
+    dataset.length = 4000
+    iterator = host.iterator(DataLoader(dataset, batch_size=4))
+    for number, batch in enumerate(iterator):
+        assert indices([batch])[0] == 4 * number
+        time.sleep(0.01)
+        if not iterator.undecided():
+            break
     assert "no answer within" in iterator.refused()
 
 
@@ -562,6 +567,46 @@ def test_a_forked_child_of_the_program_goes_on_by_itself(host: Steered) -> None:
         os._exit(0 if indices(list(iterator)) == list(range(32, 100)) else 1)
     assert os.waitpid(pid, 0)[1] == 0
     assert indices(got + list(iterator)) == list(range(100))
+
+
+# ------------------------------------------------------------------------------------------------------------- plan files
+
+
+def with_plan_file(tmp_path: Path, dataset: Any) -> tuple[list[Any], Any, Steered]:
+    """Two epochs, the plan file says three workers; what was read, the second iterator, the host (closed)."""
+    loader = DataLoader(dataset, batch_size=4)
+    loader._keepfed_site = "train.py:41"  # as the hook sets it
+    path = tmp_path / "keepfed.toml"
+    entry = LoaderProfile(identify(loader), Plan(3))
+    write_profile(path, Profile(HostProfile(read_host().fingerprint), (entry,)))
+    with steered(tmp_path, plan_file=str(path)) as found:
+        first = found.iterator(loader)
+        assert not first._with_crew
+        got = [next(first), next(first)]
+        decide(first)
+        got += read(first, found.pilot(loader))
+        second = found.iterator(loader)
+        with_crew = second._with_crew
+        got += read(second, found.pilot(loader))
+    return got, with_crew, found
+
+
+def test_a_plan_file_takes_effect_as_soon_as_the_dataset_has_passed(tmp_path: Path) -> None:
+    got, with_crew, host = with_plan_file(tmp_path, Plain(100))
+    assert indices(got) == list(range(100)) * 2
+    assert with_crew
+    (seen,) = host.events(LoaderSeen)
+    assert (seen.asked, seen.used, seen.source) == (Plan(0), Plan(3), "plan")
+    assert "only if a child makes the same batches" in seen.note
+
+
+def test_a_plan_file_does_not_force_workers_on_a_dataset_that_must_not_have_them(tmp_path: Path) -> None:
+    got, with_crew, host = with_plan_file(tmp_path, _Counts(100))
+    assert indices(got) == list(range(100)) * 2
+    assert not with_crew
+    (moved,) = host.events(Moved)
+    assert (moved.plan, moved.kept) == (Plan(3), False)
+    assert "_Counts.seen" in moved.reason
 
 
 # ------------------------------------------------------------------------------------------------------ ends and beginnings

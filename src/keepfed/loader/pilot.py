@@ -71,7 +71,7 @@ class Pilot:
         self._session = session
         self._bounds = ceiling(session.facts, asked)
         match = session.plan_of(loader)
-        self.plan = self._bounds.clamp(match.plan) if match is not None and asked.num_workers else asked
+        self.plan = self._bounds.clamp(match.plan) if match is not None else asked
         trusted = match is not None and match.measured_here
         self._controller = Controller(self.plan, self._bounds, mode="follow" if trusted else "explore")
         cuda = StallMeter.usable()
@@ -93,9 +93,9 @@ class Pilot:
 
     def _seen(self, batch_size: int | None, source: str, match: Any) -> None:
         source = source if self._session.agreement.decides else "rank"
-        note = match.note if match is not None else ""
-        if not note:
-            note = say("loader.own_draws" if self.asked.num_workers else "loader.zero_checking")
+        note = say("loader.own_draws" if self.asked.num_workers else "loader.zero_checking")
+        if match is not None and match.note:
+            note = f"{match.note}; {note}"
         self._session.emit(
             LoaderSeen(self.loader, batch_size, self.asked, self.plan, source, handled=True, reason="", note=note)
         )
