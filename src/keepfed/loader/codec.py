@@ -106,7 +106,9 @@ class BatchWriter:
     checksums: bool = False
     """Whether a checksum goes with every slot (verify mode)."""
     expected_bytes: int = 0
-    """What the last batch took: the first slot is taken that large."""
+    """What the smaller of the last two batches took, so that an outlier is not reserved twice: the first slot's size."""
+    last_bytes: int = 0
+    """What the last batch took."""
     slots: list[Slot] = field(default_factory=list)
     """Slots taken for this batch."""
     owners: list[Owner] = field(default_factory=list)
@@ -161,7 +163,8 @@ class BatchWriter:
             for slot, owner, used in zip(self.slots, self.owners, self.used, strict=True)
         )
         self.writer.sent(self.slots)
-        self.expected_bytes = sum(self.used)
+        total = sum(self.used)
+        self.expected_bytes, self.last_bytes = min(total, self.last_bytes or total), total
         self._clear()
         return uses
 

@@ -113,6 +113,7 @@ class Crew:
         self._base_seed: int = loop_arguments["base_seed"]
         self._order = Order(terms.fixed)
         self._states: dict[int, Any] = {}
+        self._dry: set[int] = set()
         self._deaths_in_vain = (
             0  # since the last batch arrived: workers that cannot even start must not be replaced for ever
         )
@@ -165,6 +166,7 @@ class Crew:
         """The batch that was asked for under this number, if it is here."""
         self._alive().hear(0)
         self._take_in()
+        self._supply()
         task = self._order.tasks.get(number)
         if task is None or not task.ready:
             return None
@@ -225,6 +227,7 @@ class Crew:
         timeout_s = self.terms.timeout_s
         end_s = time.monotonic() + timeout_s if timeout_s > 0 else None
         while self._order.arrived == before:
+            self._supply()
             left_s = None if end_s is None else end_s - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise RuntimeError(f"DataLoader timed out after {timeout_s} seconds")
@@ -264,7 +267,10 @@ class Crew:
     def _take_in(self) -> None:
         for worker in list(self._alive().workers.values()):
             while (message := worker.end.peek()) is not None:
-                self._result(worker, *message[1:])
+                if message[0] == "dry":
+                    self._dry.add(worker.id)
+                else:
+                    self._result(worker, *message[1:])
                 worker.end.done_with_first()
             if worker.gone:
                 self._ended(worker)
@@ -294,6 +300,7 @@ class Crew:
         lost = self._order.lost(worker.id)
         takes_more = self._order.workers.pop(worker.id, False)
         pool.forget(worker)
+        self._dry.discard(worker.id)
         self._shelf.put_back(worker.book)
         self.tally.workers = len(pool.workers)
         if worker.quitting and not lost:
@@ -309,6 +316,24 @@ class Crew:
             self._add_worker(worker.id)
             self._order.workers[worker.id] = True
         self._dispatch()
+
+    def _supply(self) -> None:
+        """Answer workers whose slots are all out, while the program waits: releases travel with tasks, and may be no more.
+
+        One that the program waits for goes past its allowance when there is nothing to give back: what fills its slots is
+        in the program's own hands, and waiting for that could take for ever.
+        """
+        if not self._dry:
+            return
+        self._collect()
+        first = next(iter(self._order.tasks.values()), None)
+        for worker_id in list(self._dry):
+            book = self._alive().workers[worker_id].book
+            idle = book.idle()
+            if idle or not self.terms.in_order or (first is not None and first.worker == worker_id):
+                self._alive().workers[worker_id].end.send("release", idle)
+                book.told(idle)
+                self._dry.discard(worker_id)
 
     def _collect(self) -> None:
         for worker in self._alive().workers.values():

@@ -49,7 +49,7 @@ def _build(encoded: Encoded, slots: _Slots) -> Any:
     kind, tree = encoded.kind, encoded.tree
     if kind == "pickle":
         place, storages = tree
-        return BatchUnpickler(slots.raw(place), slots, storages).load()
+        return BatchUnpickler(slots.raw(place), _Pieces(slots, storages)).load()
     if kind == "dict":
         keys, tensors = tree
         return dict(zip(keys, [_tensor(tensor, slots) for tensor in tensors], strict=True))
@@ -127,25 +127,25 @@ class _Slots:
         return owner
 
 
-class BatchUnpickler(Unpickler):
-    """Reads a pickled batch; tensors, storages and arrays come out of the slots."""
+class _Pieces:
+    """What the names of `codec.restore_…` mean in the pickle of one batch.
 
-    def __init__(self, data: memoryview, slots: _Slots, storages: list[tuple[Place, int]]) -> None:
-        super().__init__(BytesIO(data))
+    Apart from the unpickler, whose memo keeps these methods: were they its own, each batch would be part of a cycle, and
+    its slots would come back only with the next garbage collection.
+    """
+
+    def __init__(self, slots: _Slots, storages: list[tuple[Place, int]]) -> None:
         self._slots = slots
         self._storages = storages
         self._made: dict[int, torch.UntypedStorage] = {}
-        self._meaning = {
+
+    def meaning(self, name: str) -> Any:
+        """What stands behind a name of `codec`; None for one that means itself."""
+        return {
             codec.restore_tensor.__name__: self._tensor,
             codec.restore_storage.__name__: self._storage,
-            codec.restore_array.__name__: slots.array,
-        }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Names of pieces of a batch get their meaning here; all others are imported."""
-        if module == codec.__name__ and name in self._meaning:
-            return self._meaning[name]
-        return super().find_class(module, name)
+            codec.restore_array.__name__: self._slots.array,
+        }.get(name)
 
     def _storage(self, number: int) -> torch.UntypedStorage:
         storage = self._made.get(number)
@@ -162,6 +162,19 @@ class BatchUnpickler(Unpickler):
         dtype = DTYPES[code]
         offset = max(0, start - self._storages[number][1]) // dtype.itemsize  # an empty view may start anywhere
         return torch.empty(0, dtype=dtype, device="cpu").set_(self._storage(number), offset, shape, stride)
+
+
+class BatchUnpickler(Unpickler):
+    """Reads a pickled batch; tensors, storages and arrays come out of the slots."""
+
+    def __init__(self, data: memoryview, pieces: _Pieces) -> None:
+        super().__init__(BytesIO(data))
+        self._pieces = pieces
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Names of pieces of a batch get their meaning here; all others are imported."""
+        meaning = self._pieces.meaning(name) if module == codec.__name__ else None
+        return super().find_class(module, name) if meaning is None else meaning
 
 
 def changed_while_leased(lease: Lease, book: LeaseBook) -> bool:

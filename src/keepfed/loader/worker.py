@@ -70,6 +70,7 @@ class TaskQueue:
         self._job = job
         self._tasks: deque[tuple[Any, ...]] = deque()
         self._released: deque[Any] = deque()
+        self._hurried = False
         self._seen: set[int] = set()
         self.epoch = -1  # of the task in hand: a worker may be forked in any epoch
         self.started_s = 0.0
@@ -101,9 +102,18 @@ class TaskQueue:
         return taken
 
     def wait_for_release(self) -> bool:
-        """Block until the trainer says something more; False when it says that this worker should end."""
-        self._take_in(block=True)
-        return not self._ending.is_set()
+        """Say that all slots are out, and block until some come back.
+
+        False when there are none to give back and the program waits for this very batch, and when this worker should end.
+        """
+        self._hurried = False
+        try:
+            self._end.send("dry")
+        except OSError:
+            self._ending.set()
+        while not (self._released or self._hurried or self._ending.is_set()):
+            self._take_in(block=True)
+        return bool(self._released) and not self._ending.is_set()
 
     def _take_in(self, *, block: bool) -> None:
         try:
@@ -128,6 +138,7 @@ class TaskQueue:
             self._tasks.append(message)
         elif kind == "release":
             self._released.extend(rest[0])
+            self._hurried = not rest[0]
         elif kind == "quit":
             self._ending.set()
 
