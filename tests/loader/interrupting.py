@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
-import threading
 import types
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 
 class Interrupter:
-    """Raises KeyboardInterrupt once, at the `position`-th line that runs inside these source files."""
+    """Raises KeyboardInterrupt once, at the `position`-th line that runs inside these source files.
 
-    def __init__(self, files: Collection[str | None], position: int) -> None:
+    In a thread of its own, to be closed: an exception that a trace function raises inside an `except` block leaves
+    CPython's record of handled exceptions behind, and with it every frame and object of that moment, until the thread ends.
+    """
+
+    def __init__(self, files: Collection[str | None], position: int = 0) -> None:
         self._files = files
+        self._thread = ThreadPoolExecutor(1)
+        self.next_at(position)
+
+    def next_at(self, position: int) -> None:
+        """Interrupt at this line from now; 0 for not at all."""
         self._left = position
-        self.at = ""
-        """Where it was raised; empty until then."""
+        self.at = ""  # where it was raised
 
     def run(self, act: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-        """What `act` returned, and what it raised.
+        """What `act` returned, and what it raised."""
+        try:
+            outcome: tuple[Any, BaseException | None] = self._thread.submit(self._body, act).result(10)
+        except TimeoutError:
+            raise AssertionError(f"it hangs after an interrupt at {self.at or 'no line'}") from None
+        return outcome
 
-        In a thread of its own: an exception that a trace function raises inside an `except` block leaves CPython's record
-        of handled exceptions behind, and with it every frame and object of that moment, until the thread ends.
-        """
-        outcome: list[Any] = [None, None]
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False)
 
-        def body() -> None:
-            sys.settrace(self._trace)
-            try:
-                outcome[0] = act()
-            except BaseException as error:
-                error.__traceback__ = error.__context__ = None
-                outcome[1] = error
-            finally:
-                sys.settrace(None)
-
-        thread = threading.Thread(target=body)
-        thread.start()
-        thread.join(30)
-        assert not thread.is_alive(), f"it hangs after an interrupt at {self.at or 'no line'}"
-        return outcome[0], outcome[1]
+    def _body(self, act: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+        sys.settrace(self._trace)
+        try:
+            return act(), None
+        except BaseException as error:
+            error.__traceback__ = error.__context__ = None
+            return None, error
+        finally:
+            sys.settrace(None)
 
     def _trace(self, frame: types.FrameType, event: str, _: Any) -> Any:
         if frame.f_code.co_filename not in self._files:
             return None
-        if event == "line" and not self.at:
+        if event == "line" and self._left:
             self._left -= 1
             if self._left == 0:
-                self.at = f"{frame.f_code.co_qualname}, line {frame.f_lineno}"
+                line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+                self.at = f"{frame.f_code.co_qualname}: {line}"
                 raise KeyboardInterrupt
         return self._trace

@@ -203,7 +203,10 @@ def test_ctrl_c_at_a_line_loses_no_birth_no_message_and_no_death() -> None:
     with running() as workers:
         for position in itertools.count(1, 4):
             interrupter = Interrupter(INTERRUPTED, position)
-            assert life(workers, interrupter) == [0, 1], f"interrupted at {interrupter.at}"
+            try:
+                assert life(workers, interrupter) == [0, 1], f"interrupted at {interrupter.at}"
+            finally:
+                interrupter.close()
             if not interrupter.at:
                 break
         assert position > 80, "so many lines were interrupted"

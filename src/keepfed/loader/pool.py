@@ -135,8 +135,8 @@ class Pool:
         worker = Worker(worker_id, self._started, self, ours, region)
         self._zygote.fork_worker(worker.serial, worker_id, theirs, region)
         theirs.close()
-        self.workers[worker_id] = worker
         self._watch(ours.fileno(), worker)
+        self.workers[worker_id] = worker  # last: a worker that is known is heard, whenever Ctrl-C comes
         return worker
 
     def quit(self, worker: Worker) -> None:
