@@ -156,13 +156,13 @@ def test_batches_in_cycles_come_back_when_they_are_collected() -> None:
             self.batch = batch
             self.me = self
 
-    iterator: Any = iter(loader_of(Marked(400)))
+    iterator: Any = iter(loader_of(Marked(160)))
     for number, batch in enumerate(iterator):
         check(Holder(batch).batch, number)
         del batch
-        if number % 10 == 9:
+        if number % 20 == 19:
             gc.collect()
-    assert number == 99
+    assert number == 39
 
 
 def test_batches_outlive_the_epoch_the_loader_and_its_workers() -> None:
@@ -303,7 +303,7 @@ class WithPrevious:
 
 
 def test_a_collate_that_keeps_its_previous_result_reads_what_it_kept() -> None:
-    for number, (x, y, previous) in enumerate(loader_of(Marked(400), num_workers=1, collate_fn=WithPrevious())):
+    for number, (x, y, previous) in enumerate(loader_of(Marked(200), num_workers=1, collate_fn=WithPrevious())):
         check((x, y), number)
         check((previous, y - 4 * (number > 0)), max(0, number - 1))
 
@@ -317,7 +317,7 @@ class SendsPrevious(WithPrevious):
 
 def test_a_batch_that_is_sent_twice_is_right_both_times() -> None:
     kept = []
-    for number, (x, y, previous) in enumerate(loader_of(Marked(400), num_workers=1, collate_fn=SendsPrevious())):
+    for number, (x, y, previous) in enumerate(loader_of(Marked(200), num_workers=1, collate_fn=SendsPrevious())):
         check((x, y), number)
         check((previous, y - 4 * (number > 0)), max(0, number - 1))
         kept.append(previous)
