@@ -188,6 +188,12 @@ def test_a_retired_worker_finishes_what_it_has_and_ends_with_code_0() -> None:
     assert [worker.exitcode for worker in workers[1:]] == [0, 0]
 
 
+def test_a_batch_sampler_may_yield_arrays() -> None:
+    """An index is compared with nothing: the comparison of an array has no truth value."""
+    loader = DataLoader(Drawing(), batch_sampler=list(np.arange(8).reshape(4, 2)), num_workers=1)
+    assert [row[0] for batch in loader for row in contents(batch)] == list(range(8))
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_worker_that_is_killed_is_replaced_and_its_batches_are_the_same(
     expected: list[list[list[float]]], number: int

@@ -42,7 +42,6 @@ from keepfed.plan import Plan
 from keepfed.policy.order import Order, Task
 from keepfed.text import say
 
-_END = object()
 logger = logging.getLogger("keepfed")
 MAX_ATTEMPTS = 3
 """A batch is made at most this often before the worker's death is taken to be its doing."""
@@ -240,7 +239,7 @@ class Crew:
 
         As torch does, by `next()` alone: `iter()` would start samplers anew whose `__iter__` returns themselves.
         """
-        once = iter(functools.partial(next, self._indices, _END), _END)
+        once = map(next, itertools.repeat(self._indices))  # compares no index with a sentinel: it may be an array
         self._drawn.extend(itertools.islice(zip(once, self._numbers, strict=False), 1))
         while self._drawn:
             index, number = self._drawn[0]
