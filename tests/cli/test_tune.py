@@ -8,13 +8,16 @@ import signal
 import stat
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import keepfed
 from keepfed.cli import main as frame
+from keepfed.cli.render import advice, show
 from keepfed.events import Event
 from keepfed.profile import read_profile
 from keepfed.tuning import history
@@ -372,3 +375,12 @@ def test_the_json_goes_into_a_pipe_too(start: Path) -> None:
         assert tune("--json", f"/dev/fd/{write_end}", *command(start, recorded.tuned(), "wait")) == 0
         os.close(write_end)
         assert json.loads(reader.read())["schema"] == "keepfed.tune/1"
+
+
+def test_a_long_command_is_neither_cut_nor_broken() -> None:
+    """It is there to be copied: the terminal may break it on the screen, we may not."""
+    printed = StringIO()
+    screen = Console(file=printed, width=60)
+    command = ["python", "train.py", *[f"--option-{number}=value" for number in range(20)]]
+    show(screen, advice([], command, "keepfed.toml"))
+    assert f"  keepfed run -- {' '.join(command)}\n" in printed.getvalue()

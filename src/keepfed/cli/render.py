@@ -71,7 +71,7 @@ def shell_line(command: Sequence[str]) -> str:
 def show(out: Console, shown: RenderableType) -> None:
     """Print without the blanks that tables leave at the ends of lines: what is copied into an issue should be clean."""
     with out.capture() as captured:
-        out.print(shown)
+        out.print(shown, crop=False)
     with suppress(OSError, ValueError):  # as above
         out.file.write("".join(f"{row.rstrip()}\n" for row in captured.get().splitlines()))
         out.file.flush()
@@ -227,14 +227,19 @@ def advice(
     settled = [result for result in results if result.settled]
     options = ["--plan", plan_option] if plan_option else []
     run = shell_line(["keepfed", "run", *options, "--", *command])
-    lines = [Text(""), Text(say("tune_report.written", file=written)), Text(""), Text(f"  {run}", "bold", no_wrap=True)]
+    lines = [Text(""), Text(say("tune_report.written", file=written)), Text(""), _typed(run, "bold")]
     edits = [edit for result in settled for edit in by_hand(result, command)]
     if edits:
         lines += [Text(""), Text(say("tune_report.by_hand")), Text("")]
-        lines += [Text(f"  {edit}", no_wrap=True) for edit in dict.fromkeys(edits)]
+        lines += [_typed(edit) for edit in dict.fromkeys(edits)]
     else:
         lines += [Text(""), Text(say("tune_report.nothing_to_change"))]
     return Group(*lines)
+
+
+def _typed(line: str, style: str = "") -> Text:
+    """Something to be copied: never cut, never broken by us."""
+    return Text(f"  {line}", style, no_wrap=True, overflow="ignore")
 
 
 def by_hand(result: LoaderResult, command: Sequence[str]) -> list[str]:
