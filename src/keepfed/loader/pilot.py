@@ -108,18 +108,13 @@ class Pilot:
         terms = Terms(self.plan, fixed=False, max_workers=bounds.max_workers, lookahead=bounds.max_outstanding)
         return with_switches(terms)
 
-    def in_force(self) -> None:
-        """What the plan says has come true only now."""
-        self._made.clear()
-        self._windows.changed(self.plan)
-
     def back_to_zero(self, reason: str) -> None:
         """The dataset may not be given to workers after all: the program's own process makes its batches from now on."""
         if self.refused:
             return
         tried, self.plan = self.plan, self.asked
         self._refuse(reason)
-        self.in_force()
+        self._begin_plan()
         if tried.num_workers:
             why = say("loader.zero_stays", reason=reason)
             self._session.emit(Moved(self.loader, tried, 0.0, 0.0, kept=False, reason=why))
@@ -203,8 +198,12 @@ class Pilot:
         except (LoaderError, OSError):
             return False
         self.plan = plan
-        self.in_force()
+        self._begin_plan()
         return True
+
+    def _begin_plan(self) -> None:
+        self._made.clear()
+        self._windows.changed(self.plan)
 
     def _remember_before(self) -> None:
         start = self._controller.estimate(self.asked)

@@ -13,7 +13,7 @@ Nothing here may disturb the program, so an object that cannot be looked at is p
 from __future__ import annotations
 
 import collections
-import datetime
+import datetime as dt
 import enum
 import fractions
 import functools
@@ -44,7 +44,7 @@ WHOLE_BYTES = 1 << 16
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type)
 _CONTAINERS = (list, dict, set, frozenset, tuple, bytearray, collections.deque)
 _CLOSED_BOOKS = (types.ModuleType, logging.Logger)
-_VALUES = (pathlib.PurePath, datetime.date, datetime.time, datetime.timedelta, uuid.UUID, fractions.Fraction, enum.Enum)
+_VALUES = (pathlib.PurePath, dt.date, dt.time, dt.timedelta, uuid.UUID, fractions.Fraction, enum.Enum)
 """Immutable, but some keep what they have computed once (a Path its text): looked at from outside only."""
 _SHARED_HANDLES = frozenset({"sqlite3.Connection", "h5py._hl.files.File", "lmdb.Environment", "zipfile.ZipFile"})
 """Open files in disguise: two processes that inherit one get in each other's way."""

@@ -91,7 +91,7 @@ class ZeroIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc]  #
             self._wants_crew = False
             try:
                 self._hire(self._pilot.plan)
-                self._pilot.in_force()
+                self._pilot.epoch_started()  # what was measured of this plan stays; what was made here is none of it
             except (LoaderError, OSError) as error:
                 self._give_up(error)
 
@@ -143,10 +143,11 @@ class ZeroIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc]  #
             trial.compare(asked, batch, seconds)
         trial.watch(self, "loader.zero_changed_by_fetch")
         trial.look()
+        waits = self._wants_crew
         self._rejoin()
         now_s = time.perf_counter()
         self._pilot.tally.delivered(asked_s, now_s, samples_of(index))
-        if not self._with_crew:
+        if not waits:
             self._pilot.made(-1, seconds, cpu_s, 0)
             self._pilot.delivered(self, asked_s, now_s)
         return batch

@@ -1,0 +1,97 @@
+"""num_workers="auto" at work: measured, moved and settled in a real loop, with short windows."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader
+
+import keepfed.loader.api as keepfed
+import keepfed.loader.pilot as pilots
+from keepfed.events import Moved, Settled, Window
+from keepfed.loader.seam import AutoWorkers
+from keepfed.plan import Plan
+from keepfed.policy.window import WindowBuilder
+from tests.loader.steered import Plain, Steered, indices, steered
+
+STEP_S = 0.010
+
+
+class Waiting(Plain):
+    """Each sample waits 10 ms: a batch of 4 takes one worker four steps."""
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.010)
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Steered]:
+    monkeypatch.setattr(pilots, "WindowBuilder", functools.partial(WindowBuilder, min_s=0.25, min_batches=8))
+    with steered(tmp_path) as found:
+        yield found
+
+
+def train(
+    host: Steered, loader: DataLoader[Any], until: Callable[[], Any], *, seconds: float = 40, built_anew: bool = False
+) -> int:
+    """Epochs until something is so; how many there were."""
+    end_s = time.monotonic() + seconds
+    epochs = 0
+    while not until():
+        assert time.monotonic() < end_s, host.events()[-5:]
+        epochs += 1
+        got = []
+        for batch in host.iterator(loader):
+            got.append(batch)
+            time.sleep(STEP_S)
+        assert indices(got) == list(range(len(loader.dataset)))  # type: ignore[arg-type]  # it has a length
+        if built_anew:
+            loader = another(loader)
+    return epochs
+
+
+def another(loader: DataLoader[Any]) -> DataLoader[Any]:
+    return DataLoader(loader.dataset, batch_size=4, num_workers=loader.num_workers)
+
+
+def test_a_starving_loop_is_given_workers_in_mid_epoch_and_settles(host: Steered) -> None:
+    loader = DataLoader(Waiting(800), batch_size=4, num_workers=AutoWorkers(1), persistent_workers=True)
+    train(host, loader, lambda: host.events(Settled))
+    (settled,) = host.events(Settled)
+    assert settled.before == Plan(1)
+    assert settled.plan.num_workers >= 3
+    assert settled.batches_per_s > 2 * settled.before_batches_per_s
+    assert any(moved.kept for moved in host.events(Moved))
+    assert host.events(Window)[0].plan == Plan(1)
+
+
+def test_epochs_shorter_than_a_window_are_measured_together(host: Steered) -> None:
+    loader = DataLoader(Waiting(24), batch_size=4, num_workers=AutoWorkers(1), persistent_workers=True)
+    assert train(host, loader, lambda: len(host.events(Window)) >= 2) >= 3
+    assert all(window.batches >= 8 for window in host.events(Window))
+
+
+def test_a_loader_without_workers_that_is_built_anew_every_epoch_is_tuned(host: Steered) -> None:
+    """Each new one is compared anew; what was measured with workers adds up all the same."""
+    loader = DataLoader(Waiting(80), batch_size=4)
+
+    def measured_with_workers() -> bool:
+        return any(window.plan.num_workers >= 3 for window in host.events(Window))
+
+    assert train(host, loader, measured_with_workers, built_anew=True) >= 2
+
+
+def test_by_itself_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    loader = keepfed.DataLoader(Plain(64), batch_size=4, num_workers="auto")
+    for _ in range(3):
+        assert indices(list(loader)) == list(range(64))
+    keepfed.uninstall()
+    assert list(tmp_path.iterdir()) == []
+    assert loader.stats().batches == 48
