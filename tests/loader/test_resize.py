@@ -297,3 +297,13 @@ def test_a_plan_outside_of_what_was_agreed_is_refused(workers: int) -> None:
     with pytest.raises(ValueError, match=f"num_workers={workers}: expected 1 to {MAX_WORKERS}"):
         iterator.change_plan(Plan(workers, 2))
     wait_until(lambda: all(worker.is_alive() for worker in iterator._workers), "they live on")
+
+
+def test_persistent_workers_keep_the_plan_over_epochs_with_a_worker_on_its_way_out() -> None:
+    loader = loader_of(Drawing(), persistent_workers=True)
+    iterator = shared(loader, workers=4, prefetch=4)
+    next(iterator)
+    iterator.change_plan(Plan(1, 2))
+    iterator._reset(loader)
+    assert [row[0] for batch in iterator for row in contents(batch)] == list(range(2 * BATCHES))
+    assert len(iterator.active_workers()) == 1

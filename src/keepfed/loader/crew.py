@@ -111,6 +111,7 @@ class Crew:
         self._epoch = -1
         self._base_seed: int = loop_arguments["base_seed"]
         self._order = Order(terms.fixed)
+        self._in_hand: tuple[Task, Any] | None = None
         self._states: dict[int, Any] = {}
         self._dry: set[int] = set()
         self._deaths_in_vain = (
@@ -140,6 +141,10 @@ class Crew:
         for task in self._order.tasks.values():
             if task.ready:
                 _give_back(*task.result)
+        for worker in self._alive().workers.values():
+            if not self._order.workers.get(worker.id, True):
+                self._alive().quit(worker)  # it was to go after what it had in hand
+        self._in_hand = None
         active = {worker.id: not worker.quitting for worker in self._alive().workers.values()}
         self._order = Order(self.terms.fixed, self.terms.in_order, self.plan.prefetch_factor, active)
         self._indices = indices
@@ -165,6 +170,7 @@ class Crew:
         """The batch that was asked for under this number, if it is here."""
         self._alive().hear(0)
         self._take_in()
+        self._dispatch()
         self._supply()
         task = self._order.tasks.get(number)
         if task is None or not task.ready:
@@ -178,22 +184,26 @@ class Crew:
         """The next batch, or the exception that made it impossible. Raises StopIteration at the end of the epoch."""
         if self.listener is not None:
             self.listener.waiting()
-        task = self._ready_task()
-        if task is None:
-            self.tally.epoch_s = time.perf_counter() - self.tally.epoch_began_s
-            raise StopIteration
-        try:
-            self._draw()  # as torch: once per batch, before it is returned and before a worker's exception is raised
-        except Exception:
-            self._drop(task)  # as torch: a sampler that raises costs the batch in hand
-            raise
-        batch = self._decoded(task)
+        if self._in_hand is None:
+            task = self._ready_task()
+            if task is None:
+                self.tally.epoch_s = time.perf_counter() - self.tally.epoch_began_s
+                raise StopIteration
+            try:
+                self._draw()  # as torch: once per batch, before it is returned and before a worker's exception is raised
+            except Exception:
+                self._drop(task)  # as torch: a sampler that raises costs the batch in hand
+                raise
+            # From here on the batch comes out of the next next(), should this one be interrupted.
+            self._in_hand = task, self._decoded(task)
+        task, batch = self._in_hand
         self._order.take(task)
         self._dispatch()
         now_s = time.perf_counter()
         self.tally.delivered(asked_s, now_s, samples_of(task.index))
         if self.listener is not None:
             self.listener.delivered(iterator, asked_s, now_s)
+        self._in_hand = None
         torch_seam.reraise_if_exception(batch)
         return batch
 
@@ -226,6 +236,7 @@ class Crew:
         timeout_s = self.terms.timeout_s
         end_s = time.monotonic() + timeout_s if timeout_s > 0 else None
         while self._order.arrived == before:
+            self._dispatch()
             self._supply()
             left_s = None if end_s is None else end_s - time.monotonic()
             if left_s is not None and left_s <= 0:
@@ -297,12 +308,10 @@ class Crew:
         """A worker is gone: as asked, or by itself."""
         pool = self._alive()
         lost = self._order.lost(worker.id)
-        takes_more = self._order.workers.pop(worker.id, False)
-        pool.forget(worker)
+        takes_more = self._order.workers.get(worker.id, False)
         self._dry.discard(worker.id)
-        self._shelf.put_back(worker.book)
-        self.tally.workers = len(pool.workers)
         if worker.quitting and not lost:
+            self._leave(worker)
             return
         self._deaths_in_vain += 1
         hopeless = self._deaths_in_vain > MAX_ATTEMPTS * self.terms.max_workers
@@ -312,9 +321,20 @@ class Crew:
         self.tally.restarts += 1
         self.tally.redone += len(lost)
         if takes_more:
-            self._add_worker(worker.id)
-            self._order.workers[worker.id] = True
-        self._dispatch()
+            self._add_worker(worker.id)  # takes the place of the lost one at once: Ctrl-C finds one of the two
+            pool.forget(worker)
+            self._shelf.put_back(worker.book)
+        else:
+            self._leave(worker)
+        # What was lost is sent later, by deliver() or before a wait: here a batch may be in the middle of its decoding
+        # (Ctrl-C), and messages to workers carry the slots that were already given back.
+
+    def _leave(self, worker: Worker) -> None:
+        """This worker is gone and nobody takes its place."""
+        self._order.workers.pop(worker.id, None)
+        self._shelf.put_back(worker.book)
+        self._alive().forget(worker)
+        self.tally.workers = len(self._alive().workers)
 
     def _supply(self) -> None:
         """Answer workers whose slots are all out, while the program waits: releases travel with tasks, and may be no more.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 import time
 from typing import Any
 
@@ -36,7 +37,7 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         self._in_order = getattr(loader, "in_order", True)
         self._worker_init_fn = loader.worker_init_fn
         self._index_queues: list[Any] = []
-        self._busy = False
+        self._reader = 0  # the thread that is inside next(); one that Ctrl-C drove out may come again
         terms = dataclasses.replace(
             terms, in_order=self._in_order, persistent=self._persistent_workers, timeout_s=self._timeout
         )
@@ -75,17 +76,18 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         return batch
 
     def _next_data(self) -> Any:
-        if self._busy:
+        thread = threading.get_ident()
+        if self._reader not in (0, thread):
             raise LoaderError(say("loader.two_threads"))
-        self._busy = True
         try:
+            self._reader = thread
             return self._crew.deliver(time.perf_counter(), self)
         except StopIteration:
             if not self._persistent_workers:
                 self._shutdown_workers()
             raise
         finally:
-            self._busy = False
+            self._reader = 0
 
     def _shutdown_workers(self) -> None:
         """End the workers. In a forked child nothing is ended: they are the parent's."""

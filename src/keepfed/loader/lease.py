@@ -50,6 +50,7 @@ class LeaseBook:
 
     def lease(self, use: Use, nbytes: int, checksum: int | None = None) -> Owner:
         """The owner array of a slot that is handed to the program; the use ends when the array dies."""
+        self._idle.pop(use, None)  # decoded again: Ctrl-C took the first result before the program had it
         owner = self.region.owner(use[0], nbytes)
         lease = Lease(owner, self._dead.append)
         lease.use, lease.nbytes, lease.checksum, lease.witnesses = use, nbytes, checksum, []
@@ -77,7 +78,8 @@ class LeaseBook:
         """
         while self._dead:
             lease: Lease = self._dead[0]
-            if self.leases.get(lease.use) is lease:
+            use = getattr(lease, "use", None)  # Ctrl-C may leave a lease without its fields
+            if use is not None and self.leases.get(use) is lease:
                 if ended is not None:
                     ended(lease)
                 if lease.witnesses:
