@@ -91,9 +91,9 @@ def test_a_variable_of_an_enclosing_function_is_seen() -> None:
         count += 1
         return samples
 
-    before = state_of(_Thing(), collate)
+    before = state_of(collate)
     collate([])
-    assert "count" in str(first_change(before, state_of(_Thing(), collate)))
+    assert "collate.count" in str(first_change(before, state_of(collate)))
 
 
 def test_the_path_says_where() -> None:

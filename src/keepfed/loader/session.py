@@ -53,7 +53,9 @@ class Session:
         """What the plan file says of this loader."""
         if self._profile is None or self.config.mode != "run":
             return None
-        match = plan_for(self._profile, loader, fingerprint=self.config.fingerprint or self.facts.fingerprint, taken=self._matched)
+        match = plan_for(
+            self._profile, loader, fingerprint=self.config.fingerprint or self.facts.fingerprint, taken=self._matched
+        )
         if match is not None:
             self._matched.add(match.entry.loader)
         return match
