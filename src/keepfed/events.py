@@ -39,7 +39,7 @@ class Joined(Event):
     local_rank: int
     """LOCAL_RANK of the process, 0 without a launcher."""
     cuda: bool
-    """Whether a CUDA device was usable when the process joined."""
+    """Whether the process had begun to use CUDA when it joined (asking whether it could would begin it)."""
 
 
 @dataclass(frozen=True, slots=True)

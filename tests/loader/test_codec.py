@@ -406,7 +406,7 @@ def _aliases(samples: list[torch.Tensor]) -> dict[str, Any]:
 def test_aliases_in_a_collated_batch_survive_the_worker_as_in_torch(width: int) -> None:
     for loader_class in (torch.utils.data.DataLoader, keepfed.DataLoader):
         data = torch.arange(8.0 * width).view(8, width)
-        batches = list(loader_class(data, batch_size=4, num_workers=1, collate_fn=_aliases))  # type: ignore[arg-type]
+        batches = list(loader_class(data, batch_size=4, num_workers=1, collate_fn=_aliases))  # type: ignore[arg-type]  # a list serves as a data set
         for number, batch in enumerate(batches):
             assert torch.equal(batch["x"], data[4 * number : 4 * number + 4])
             batch["x"].mul_(-1)

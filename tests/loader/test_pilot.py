@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 import keepfed.loader.pilot as pilots
 from keepfed.errors import LoaderError
@@ -85,6 +87,10 @@ class Scripted:
             said = said[1]
         return said
 
+    @property
+    def judged(self) -> int:
+        return len(self.log)
+
     def estimate(self, plan: Plan) -> Any:
         rows = [window for window in self.seen if window.plan == plan]
         return _Estimate(rows) if rows else None
@@ -99,7 +105,7 @@ class _Estimate:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Steered]:
-    monkeypatch.setattr("psutil.cpu_percent", lambda: 10.0)
+    monkeypatch.setattr("psutil.cpu_percent", lambda percpu=False: [10.0] * 4 if percpu else 10.0)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with steered(tmp_path) as found:
         yield found
@@ -266,7 +272,7 @@ def profile(folder: Path, fingerprint: str) -> str:
 
 @pytest.fixture
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("psutil.cpu_percent", lambda: 10.0)
+    monkeypatch.setattr("psutil.cpu_percent", lambda percpu=False: [10.0] * 4 if percpu else 10.0)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
 
 
@@ -328,3 +334,15 @@ def test_the_last_words_are_what_was_delivered(host: Steered) -> None:
     host.fleet.close()
     (ended,) = host.events(Ended)
     assert (ended.loader, ended.plan, ended.batches, ended.elapsed_s, ended.wait_s) == (LOADER, Plan(1), 1, 2.0, 1.0)
+
+
+def test_an_error_of_ours_ends_the_steering_and_not_the_training(
+    host: Steered, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(Pilot, "_note", broken)
+    loader: DataLoader[Any] = DataLoader(TensorDataset(torch.arange(12)), batch_size=2, num_workers=1)
+    assert sum(1 for _ in host.iterator(loader)) == 6
+    assert [record.getMessage().count("no longer steered") for record in caplog.records] == [1]

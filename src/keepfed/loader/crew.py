@@ -315,7 +315,7 @@ class Crew:
             return
         self._deaths_in_vain += 1
         hopeless = self._deaths_in_vain > MAX_ATTEMPTS * self.terms.max_workers
-        if self.terms.fixed or hopeless or any(task.attempts >= MAX_ATTEMPTS for task in lost):
+        if self.terms.fixed or hopeless or any(task.deaths >= MAX_ATTEMPTS for task in lost):
             self.shut_down()
             raise WorkerDied(_how_it_died(worker), next_step=_what_it_made(lost))
         self.tally.restarts += 1

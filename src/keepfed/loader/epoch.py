@@ -55,7 +55,9 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
         """Begin an epoch. With persistent workers this comes on the same object, perhaps in mid-epoch."""
         self._own()
-        if not (first_iter or self._crew.shut_down.alive):  # workers lost, or shut down by a framework: as a new one would
+        if not (
+            first_iter or self._crew.shut_down.alive
+        ):  # workers lost, or shut down by a framework: as a new one would
             EpochIter.__init__(self, loader, *self._again[:2], shelf=self._again[2], listener=self._again[3])
             return
         torch_seam.BaseDataLoaderIter._reset(self, loader, first_iter)

@@ -9,15 +9,15 @@ plan, its measurements and its memory. Everything happens inside `next()`, on th
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from dataclasses import replace
 from typing import Any
 
-import psutil
-
 from keepfed.errors import LoaderError
 from keepfed.events import Ended, LoaderSeen, Moved, Settled, Window
+from keepfed.host.busy import BusyMeter
 from keepfed.host.facts import HostFacts
 from keepfed.loader.crew import Terms
 from keepfed.loader.epoch import EpochIter
@@ -32,8 +32,10 @@ from keepfed.policy import controller as policy
 from keepfed.policy.controller import Controller, Decision
 from keepfed.policy.cost import Bounds
 from keepfed.policy.window import Observation, WindowBuilder
+from keepfed.profile import Match
 from keepfed.text import say
 
+logger = logging.getLogger("keepfed")
 WARM_BATCHES = 3
 """Batches after which a new worker counts as warm: the first ones fill its caches and map its memory."""
 WORKERS_PER_CORE = 4
@@ -73,7 +75,7 @@ class Pilot:
         match = session.plan_of(loader)
         self.plan = self._bounds.clamp(match.plan) if match is not None else asked
         trusted = match is not None and match.measured_here
-        self._controller = Controller(self.plan, self._bounds, mode="follow" if trusted else "explore")
+        self._controller = self._first_controller(match if trusted else None)
         cuda = StallMeter.usable()
         self._stalls = StallMeter() if cuda else None
         self._windows = WindowBuilder(self.plan, min_s=3.0, min_batches=30) if cuda else WindowBuilder(self.plan)
@@ -82,14 +84,22 @@ class Pilot:
         self._began_s = time.monotonic()
         self._before: tuple[float, float] | None = None
         self._announced = 0
-        self._settled = False
+        self._settled = self._lost = False
         self.refused = ""
         """Why a program that loads in its own process stays there; empty while it may have workers."""
         self.trials: weakref.WeakSet[Trial] = weakref.WeakSet()
         """Crews that are kept ready for it; they belong to loaders and iterators."""
-        psutil.cpu_percent()
+        self._busy = BusyMeter(session.facts.cores_pool)
         session.agreement.announce(loader, self.plan)
         self._seen(batch_size, "program" if match is None else "plan" if trusted else "first-guess", match)
+
+    def _first_controller(self, trusted: Match | None) -> Controller:
+        """One that only follows changes of load where the plan was settled on this host, else one that explores."""
+        if trusted is None:
+            return Controller(self.plan, self._bounds)
+        evidence = trusted.entry.evidence
+        waits = evidence.after.wait_share if evidence is not None else 0.0
+        return Controller(self.plan, self._bounds, mode="follow", wait_share=waits)
 
     def _seen(self, batch_size: int | None, source: str, match: Any) -> None:
         source = source if self._session.agreement.decides else "rank"
@@ -141,7 +151,18 @@ class Pilot:
             self._stalls.begin()
 
     def delivered(self, iterator: Any, asked_s: float, now_s: float) -> None:
-        """A batch is about to be returned: note it; at the end of a window decide."""
+        """A batch is about to be returned: note it; at the end of a window decide.
+
+        An error of ours must not end somebody's training: the plan then stays as it is.
+        """
+        if not self._lost:
+            try:
+                self._note(iterator, asked_s, now_s)
+            except Exception:
+                self._lost = True
+                logger.exception(say("loader.pilot_lost", loader=self.loader, workers=self.plan.num_workers))
+
+    def _note(self, iterator: Any, asked_s: float, now_s: float) -> None:
         if self._stalls is not None:
             self._stalls.end()
             for stall_s in self._stalls.measured():
@@ -151,7 +172,7 @@ class Pilot:
                 time.monotonic(),
                 batch_bytes=self._batch_bytes,
                 worker_bytes=iterator.worker_bytes(),
-                host_busy=psutil.cpu_percent() / 100,
+                host_busy=self._busy.share(),
             )
             if window is not None:
                 self._judge(window, iterator)
@@ -211,8 +232,8 @@ class Pilot:
             self._before = start.batches_per_s, start.starve_share
 
     def _report_judged(self) -> None:
-        judged = list(self._controller.log)
-        for move in judged[self._announced :]:
+        fresh = self._controller.judged - self._announced
+        for move in list(self._controller.log)[-fresh:] if fresh else ():
             self._session.emit(
                 Moved(
                     self.loader,
@@ -223,7 +244,7 @@ class Pilot:
                     say(move.reason.key, **move.reason.facts),
                 )
             )
-        self._announced = len(judged)
+        self._announced = self._controller.judged
 
     def _report_settled(self, decision: policy.Settled) -> None:
         self._settled = True

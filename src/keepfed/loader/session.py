@@ -18,6 +18,7 @@ from keepfed.feed import RunConfig, RunFolder
 from keepfed.host.facts import HostFacts, read_host
 from keepfed.host.gpu import skip_gpus
 from keepfed.loader.ranks import Agreement
+from keepfed.loader.stall import StallMeter
 from keepfed.plan import LoaderId
 from keepfed.profile import Match, Profile, plan_for, read_profile
 from keepfed.text import choose_language
@@ -76,7 +77,7 @@ def _joined() -> Joined:
         torch=str(torch.__version__),
         rank=_number("RANK"),
         local_rank=_number("LOCAL_RANK"),
-        cuda=torch.cuda.is_available(),
+        cuda=StallMeter.usable(),
     )
 
 

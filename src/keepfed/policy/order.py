@@ -33,6 +33,8 @@ class Task:
     """Whether it is with that worker; else it waits."""
     attempts: int = 0
     """How often it was sent."""
+    deaths: int = 0
+    """How many workers died with it in hand."""
     ready: bool = False
     """Whether the result is here."""
     result: Any = None
@@ -123,7 +125,10 @@ class Order:
             task.sent = False
             if not self.fixed:
                 task.worker = -1
-        return [task for task in unfinished if task.attempts]
+        lost = [task for task in unfinished if task.attempts]
+        if lost:
+            lost[0].deaths += 1  # a worker makes its tasks in order: the others only stood in the queue
+        return lost
 
     def unfinished(self, worker: int) -> int:
         """How many tasks this worker still has to make."""
