@@ -160,9 +160,7 @@ class Note(Event):
     """The sentence, in the reader's language."""
 
 
-KINDS: dict[str, type[Event]] = {
-    kind.name: kind for kind in (Joined, LoaderSeen, Window, Moved, Settled, Ended, Note)
-}
+KINDS: dict[str, type[Event]] = {kind.name: kind for kind in (Joined, LoaderSeen, Window, Moved, Settled, Ended, Note)}
 
 
 def from_json(line: dict[str, Any]) -> Event | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 import weakref
 from dataclasses import replace
 from typing import Any
@@ -160,7 +161,9 @@ class Pilot:
                 self._note(iterator, asked_s, now_s)
             except Exception:
                 self._lost = True
-                logger.exception(say("loader.pilot_lost", loader=self.loader, workers=self.plan.num_workers))
+                said = say("loader.pilot_lost", loader=self.loader, workers=self.plan.num_workers)
+                # As text: a handler that keeps records would keep the iterator, and its workers, with the traceback.
+                logger.error("%s\n%s", said, traceback.format_exc())  # noqa: TRY400  # see above
 
     def _note(self, iterator: Any, asked_s: float, now_s: float) -> None:
         if self._stalls is not None:
