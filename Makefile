@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(PY) $(PHOTOS)/make_photos.py
-	$(BIN)/keepfed tune -- $(PY) $(PHOTOS)/train.py --num-workers 0
+	$(BIN)/keepfed tune -- $(PY) $(PHOTOS)/train.py --gpu-step-ms 110
 
 lint: $(STAMP)
 	$(BIN)/ruff check
