@@ -15,7 +15,8 @@ import keepfed.loader.pilot as pilots
 from keepfed.errors import LoaderError
 from keepfed.events import Ended, LoaderSeen, Moved, Settled, Window
 from keepfed.host.facts import read_host
-from keepfed.loader.pilot import Pilot, ceiling
+from keepfed.loader.pilot import PATIENCE_WINDOWS, Pilot, ceiling
+from keepfed.loader.ranks import Agreement, Waits
 from keepfed.plan import LoaderId, Plan
 from keepfed.policy.controller import Hold, JudgedMove, Move, Reason
 from keepfed.policy.controller import Settled as Verdict
@@ -334,6 +335,33 @@ def test_the_last_words_are_what_was_delivered(host: Steered) -> None:
     host.fleet.close()
     (ended,) = host.events(Ended)
     assert (ended.loader, ended.plan, ended.batches, ended.elapsed_s, ended.wait_s) == (LOADER, Plan(1), 1, 2.0, 1.0)
+
+
+def test_the_deciding_rank_judges_by_the_rank_that_waits_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In lock step whoever has data waits in the collective operation: its own loop looks as if the step were long."""
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    window = Observation(Plan(1), 10.0, batches=10, elapsed_s=2.0, wait_s=0.0)
+    with steered(tmp_path) as host:
+        pilot = pilot_of(host, ONE, MEASURING)
+        iterated = Iterated(pilot.plan)
+        pilot._judge(window, iterated)
+        assert host.events(Window) == []  # nobody has said yet how the other rank waits
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        Agreement(host.run.path).report(LOADER, Plan(1), Waits(0.75, None))
+        pilot._judge(window, iterated)
+        assert [event.wait_s for event in host.events(Window)] == [1.5]
+
+
+def test_a_rank_that_never_speaks_is_not_waited_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    window = Observation(Plan(1), 10.0, batches=10, elapsed_s=2.0, wait_s=0.5)
+    with steered(tmp_path) as host:
+        pilot = pilot_of(host, ONE, MEASURING)
+        for _ in range(PATIENCE_WINDOWS + 1):
+            pilot._judge(window, Iterated(pilot.plan))
+        assert [event.wait_s for event in host.events(Window)] == [0.5]
 
 
 def test_an_error_of_ours_ends_the_steering_and_not_the_training(

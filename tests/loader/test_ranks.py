@@ -12,7 +12,7 @@ import pytest
 
 from keepfed.feed import RunConfig, RunFolder
 from keepfed.host.facts import read_host
-from keepfed.loader.ranks import Agreement
+from keepfed.loader.ranks import Agreement, Waits
 from keepfed.plan import LoaderId, Plan
 
 LOADER = LoaderId("train.py:41", "data.Photos")
@@ -146,3 +146,34 @@ def test_cores_are_divided_among_the_ranks(monkeypatch: pytest.MonkeyPatch) -> N
     assert alone.cores.value is not None
     assert divided.cores.value is not None
     assert divided.cores.value == pytest.approx(alone.cores.value / 2, rel=0.3)
+
+
+def test_the_deciding_rank_hears_how_the_others_wait_under_its_plan(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    first, second, third = (agreement(folder, rank, monkeypatch) for rank in "012")
+    assert first.others == 2
+    assert first.reported(LOADER, Plan(2)) == []
+    second.report(LOADER, Plan(2), Waits(0.7, None))
+    third.report(LOADER, Plan(3), Waits(0.1, 0.05))
+    assert first.reported(LOADER, Plan(2)) == [Waits(0.7, None)]
+    assert first.reported(LOADER, Plan(3)) == [Waits(0.1, 0.05)]
+    assert first.reported(OTHER, Plan(2)) == []
+
+
+@pytest.mark.parametrize(
+    "garbage", ["", "{", "[]", "null", '{"wait_share": 9, "stall_share": null}', '{"wait_share": "x"}']
+)
+def test_garbage_that_a_rank_left_is_not_heard(folder: Path, monkeypatch: pytest.MonkeyPatch, garbage: str) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    first, second = (agreement(folder, rank, monkeypatch) for rank in "01")
+    second.report(LOADER, Plan(2), Waits(0.7, None))
+    (report,) = folder.glob("wait-*")
+    report.write_text(garbage)
+    assert first.reported(LOADER, Plan(2)) == []
+
+
+def test_a_program_without_ranks_waits_for_nobody(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert agreement(folder, None, monkeypatch).others == 0

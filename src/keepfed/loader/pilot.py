@@ -22,6 +22,7 @@ from keepfed.host.busy import BusyMeter
 from keepfed.host.facts import HostFacts
 from keepfed.loader.crew import Terms
 from keepfed.loader.epoch import EpochIter
+from keepfed.loader.ranks import Waits
 from keepfed.loader.session import Session
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stall import StallMeter
@@ -37,6 +38,8 @@ from keepfed.profile import Match
 from keepfed.text import say
 
 logger = logging.getLogger("keepfed")
+PATIENCE_WINDOWS = 3
+"""Windows for which the deciding rank waits for the others' word; a rank without this loader never gives it."""
 WARM_BATCHES = 3
 """Batches after which a new worker counts as warm: the first ones fill its caches and map its memory."""
 WORKERS_PER_CORE = 4
@@ -81,6 +84,7 @@ class Pilot:
         self._stalls = StallMeter() if cuda else None
         self._windows = WindowBuilder(self.plan, min_s=3.0, min_batches=30) if cuda else WindowBuilder(self.plan)
         self._made: dict[int, int] = {}
+        self._unheard = 0
         self._batch_bytes = 0.0
         self._began_s = time.monotonic()
         self._before: tuple[float, float] | None = None
@@ -188,15 +192,37 @@ class Pilot:
     def _judge(self, window: Observation, iterator: Any) -> None:
         if iterator.undecided():
             return
+        agreement = self._session.agreement
+        if agreement.decides:
+            heard = self._with_others(window)
+            if heard is None:
+                return
+            window = heard
+        else:
+            agreement.report(self.loader, window.plan, _waits(window))
         memory = int(window.worker_bytes * window.plan.num_workers) + iterator.transport_bytes()
         times = (window.batches, window.elapsed_s, window.wait_s, window.stall_s)
         self._session.emit(Window(self.loader, window.plan, *times, memory))
         if iterator.refused() and not self.refused:
             self._refuse(iterator.refused())
-        if not self._session.agreement.decides:
+        if not agreement.decides:
             self._follow(iterator)
             return
         self._carry_out(self._controller.observe(window), iterator)
+
+    def _with_others(self, window: Observation) -> Observation | None:
+        """This window as the rank saw it that waited most; None while the others have not measured this plan yet."""
+        agreement = self._session.agreement
+        if not agreement.others:
+            return window
+        reported = agreement.reported(self.loader, window.plan)
+        if len(reported) < agreement.others and self._unheard < PATIENCE_WINDOWS:
+            self._unheard += 1
+            return None
+        self._unheard = 0
+        most = max([_waits(window), *reported], key=lambda waits: waits.lost)
+        stall_s = None if most.stall_share is None else most.stall_share * window.elapsed_s
+        return replace(window, wait_s=most.wait_share * window.elapsed_s, stall_s=stall_s)
 
     def _follow(self, iterator: Any) -> None:
         agreed = self._session.agreement.announced(self.loader)
@@ -286,6 +312,11 @@ class Pilot:
         if self.tally.batches:
             stats = self.tally.snapshot()
             self._session.emit(Ended(self.loader, self.plan, stats.batches, stats.elapsed_s, stats.wait_s))
+
+
+def _waits(window: Observation) -> Waits:
+    stall = None if window.stall_s is None else window.stall_s / window.elapsed_s
+    return Waits(min(1.0, window.wait_s / window.elapsed_s), stall)
 
 
 def iterator_with(pilot: Pilot, loader: Any) -> EpochIter:
