@@ -7,6 +7,7 @@ import dataclasses
 import datetime as dt
 import enum
 import operator
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -414,3 +415,14 @@ def test_aliases_in_a_collated_batch_survive_the_worker_as_in_torch(width: int) 
             assert torch.equal(batch["later"], batch["x"][2:])
             assert batch["same"] is batch["x"] or batch["same"].data_ptr() == batch["x"].data_ptr()
             assert torch.equal(batch["label"], data[4 * number : 4 * number + 4, 0].long())
+
+
+def test_a_dict_whose_keys_cannot_be_pickled_is_an_error_in_next() -> None:
+    class Local(enum.Enum):
+        X = 1
+
+    loader = keepfed.DataLoader(
+        torch.utils.data.TensorDataset(torch.arange(4)), num_workers=1, collate_fn=lambda batch: {Local.X: batch[0][0]}
+    )
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        next(iter(loader))

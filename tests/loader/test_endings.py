@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -301,3 +303,18 @@ def test_a_child_that_outlives_the_parents_iterator_keeps_no_worker_alive() -> N
         del iterator
         assert not watched.left_after(1)
         assert sys.exc_info() == (None, None, None)
+
+
+def test_what_the_program_printed_is_not_printed_again_by_its_workers(tmp_path: Path) -> None:
+    """Standard output is buffered in a pipe: whoever is forked has a copy of the unwritten text, and writes it at its end."""
+    program = tmp_path / "train.py"
+    program.write_text(
+        "import torch\nfrom torch.utils.data import TensorDataset\nimport keepfed\n"
+        "print('only once')\n"
+        "for _ in keepfed.DataLoader(TensorDataset(torch.arange(8)), batch_size=2, num_workers=2): pass\n"
+    )
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    ended = subprocess.run(
+        [sys.executable, program], env=environ, capture_output=True, text=True, check=True, timeout=50
+    )
+    assert ended.stdout == "only once\n"

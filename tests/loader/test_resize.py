@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import signal
@@ -307,3 +308,22 @@ def test_persistent_workers_keep_the_plan_over_epochs_with_a_worker_on_its_way_o
     iterator._reset(loader)
     assert [row[0] for batch in iterator for row in contents(batch)] == list(range(2 * BATCHES))
     assert len(iterator.active_workers()) == 1
+
+
+def test_a_refused_fork_leaves_the_training_to_the_workers_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on processes is met by our own move, not by the program: it trains on, and no sample is blamed."""
+    real, forks = os.fork, []
+
+    def fork() -> int:
+        forks.append(1)
+        if len(forks) > 3:  # the zygote and the first two workers are there
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        return real()
+
+    monkeypatch.setattr(os, "fork", fork)
+    iterator = shared(loader_of(Drawing()))
+    first = [next(iterator) for _ in range(3)]
+    iterator.change_plan(Plan(MAX_WORKERS))
+    batches = [*first, *iterator]
+    assert [int(batch[0][0, 0]) for batch in batches] == list(range(0, 2 * BATCHES, 2))
+    assert len({int(worker) for batch in batches for worker in batch[1]}) == 2

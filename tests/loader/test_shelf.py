@@ -89,3 +89,12 @@ def test_a_region_of_a_worker_that_lives_is_on_no_shelf() -> None:
     assert isinstance(first, Region)
     assert first is not second
     assert first.address != second.address
+
+
+def test_a_region_that_is_put_back_twice_is_handed_out_once() -> None:
+    """Ctrl-C may come between putting it back and the note of that; two workers in one region would be two writers."""
+    shelf = Shelf()
+    book = LeaseBook(shelf.take(1 << 30))
+    shelf.put_back(book)
+    shelf.put_back(book)
+    assert shelf.take(1 << 30) is not shelf.take(1 << 30)

@@ -32,6 +32,6 @@ class Budget:
 def budget_for(workers: int) -> Budget:
     """Each worker's share of what is free on this host now."""
     facts = read_host(gpus=skip_gpus)
-    available = facts.memory_available_bytes or _UNKNOWN_AVAILABLE_BYTES
+    available = (facts.memory_available_bytes or _UNKNOWN_AVAILABLE_BYTES) // max(1, facts.ranks.count)
     held = int(available * HELD_SHARE / workers)
     return Budget(held, held + int(available * MOVING_SHARE / workers), max(available * 2, 1 << 30))

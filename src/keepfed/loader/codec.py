@@ -44,6 +44,7 @@ DTYPES: tuple[torch.dtype, ...] = tuple(
     sorted({value for value in vars(torch).values() if isinstance(value, torch.dtype)}, key=str)
 )
 CODE_OF: dict[torch.dtype, int] = {dtype: code for code, dtype in enumerate(DTYPES)}
+_PLAIN_KEYS = frozenset({str, int, bool})  # others may not be picklable, which is for the Pickler to find out
 NOTHING: Place = (-1, 0, 0, b"")
 _LAYOUTS = {
     layout: str(layout).removeprefix("torch.")
@@ -187,7 +188,7 @@ def encode(batch: Any, out: BatchWriter) -> Encoded:
     if kind is list or kind is tuple:
         if (tree := _plain_tensors(batch, out)) is not None:
             return Encoded(out.finish(), kind.__name__, tree)
-    elif kind is dict:
+    elif kind is dict and all(type(key) in _PLAIN_KEYS for key in batch):
         if (tree := _plain_tensors(list(batch.values()), out)) is not None:
             return Encoded(out.finish(), "dict", (list(batch), tree))
     elif kind is torch.Tensor and (tree := _plain_tensors([batch], out)) is not None:

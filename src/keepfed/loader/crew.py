@@ -43,6 +43,8 @@ from keepfed.policy.order import Order, Task
 from keepfed.text import say
 
 logger = logging.getLogger("keepfed")
+USUAL_WORKERS = 8
+"""A loader that may be resized shares its memory among so many workers, however many it may have at most."""
 MAX_ATTEMPTS = 3
 """A batch is made at most this often before the worker's death is taken to be its doing."""
 
@@ -114,10 +116,9 @@ class Crew:
         self._in_hand: tuple[Task, Any] | None = None
         self._states: dict[int, Any] = {}
         self._dry: set[int] = set()
-        self._deaths_in_vain = (
-            0  # since the last batch arrived: workers that cannot even start must not be replaced for ever
-        )
-        self._budget = budget_for(terms.max_workers)
+        # Since the last batch arrived: workers that cannot even start must not be replaced for ever.
+        self._deaths_in_vain = 0
+        self._budget = budget_for(max(terms.plan.num_workers, min(terms.max_workers, USUAL_WORKERS)))
         job = WorkerJob(loop_arguments, not terms.fixed, self._budget.slots_bytes, terms.verify)
         self._pool = Pool(functools.partial(work, job))
         self.shut_down = weakref.finalize(self, _shut_down, self._pool, shelf)
@@ -155,10 +156,6 @@ class Crew:
         for _ in range(self.terms.lookahead):
             self._draw()
         self._dispatch()
-
-    def stop_drawing(self) -> None:
-        """Make what was drawn, and no more."""
-        self._indices = iter(())
 
     def ask(self, number: int, index: Any, states: Any) -> None:
         """Make one batch from these random states; its `answer` is for whoever asked, not for the program."""
@@ -306,12 +303,14 @@ class Crew:
 
     def _ended(self, worker: Worker) -> None:
         """A worker is gone: as asked, or by itself."""
-        pool = self._alive()
         lost = self._order.lost(worker.id)
         takes_more = self._order.workers.get(worker.id, False)
         self._dry.discard(worker.id)
         if worker.quitting and not lost:
             self._leave(worker)
+            return
+        if not self.terms.fixed and worker.why and len(self._order.active()) > 1:
+            self._leave(worker)  # fork(2) was refused: the program trains on with the workers that are there
             return
         self._deaths_in_vain += 1
         hopeless = self._deaths_in_vain > MAX_ATTEMPTS * self.terms.max_workers
@@ -321,19 +320,29 @@ class Crew:
         self.tally.restarts += 1
         self.tally.redone += len(lost)
         if takes_more:
-            self._add_worker(worker.id)  # takes the place of the lost one at once: Ctrl-C finds one of the two
-            pool.forget(worker)
-            self._shelf.put_back(worker.book)
+            self._replace(worker)
         else:
             self._leave(worker)
         # What was lost is sent later, by deliver() or before a wait: here a batch may be in the middle of its decoding
         # (Ctrl-C), and messages to workers carry the slots that were already given back.
 
+    def _replace(self, worker: Worker) -> None:
+        """A new worker in the place of this one; none where no process can be had and others are there."""
+        try:
+            self._add_worker(worker.id)  # at once: Ctrl-C finds one of the two
+        except OSError:
+            if len(self._order.active()) < 2:
+                raise
+            self._leave(worker)
+            return
+        self._alive().forget(worker)
+        self._shelf.put_back(worker.book)
+
     def _leave(self, worker: Worker) -> None:
         """This worker is gone and nobody takes its place."""
         self._order.workers.pop(worker.id, None)
-        self._shelf.put_back(worker.book)
         self._alive().forget(worker)
+        self._shelf.put_back(worker.book)
         self.tally.workers = len(self._alive().workers)
 
     def _supply(self) -> None:
@@ -381,6 +390,10 @@ class Crew:
         active = self._order.active()
         for worker_id in active[plan.num_workers :]:
             self._order.workers[worker_id] = False
+        for worker_id, worker in self._alive().workers.items():  # one that was to go, and has not been told
+            if len(active) < plan.num_workers and worker_id not in active and not worker.quitting:
+                self._order.workers[worker_id] = True
+                active.append(worker_id)
         free = [number for number in range(self.terms.max_workers) if number not in self._alive().workers]
         for worker_id in free[: max(0, plan.num_workers - len(active))]:
             self._add_worker(worker_id)
@@ -419,6 +432,14 @@ class Crew:
         return self._pool
 
 
+def raised_by_sampler(error: BaseException) -> bool:
+    """Whether the program's own sampler raised this, while it was read ahead."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code is not Crew._draw.__code__:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_next is not None
+
+
 def samples_of(index: Any) -> int:
     """Samples in the batch of this index."""
     return len(index) if hasattr(index, "__len__") else 1
@@ -452,6 +473,8 @@ def _how_it_died(worker: Worker) -> str:
         text += f": DataLoader worker (pid {pid}) is killed by signal: {signal.strsignal(-code)}."
     elif code is not None:
         text += f" with exit code {code}"
+    if worker.why:
+        text += f" ({worker.why})"
     return text
 
 

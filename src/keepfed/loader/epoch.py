@@ -58,7 +58,9 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         if not (
             first_iter or self._crew.shut_down.alive
         ):  # workers lost, or shut down by a framework: as a new one would
-            EpochIter.__init__(self, loader, *self._again[:2], shelf=self._again[2], listener=self._again[3])
+            terms, tally, shelf, listener = self._again
+            terms = dataclasses.replace(terms, plan=self._crew.plan)
+            EpochIter.__init__(self, loader, terms, tally, shelf=shelf, listener=listener)
             return
         torch_seam.BaseDataLoaderIter._reset(self, loader, first_iter)
         self._crew.tally.begin_epoch(time.perf_counter())

@@ -40,7 +40,7 @@ def left_to_torch(loader: Any, reason: str) -> Any:
 
 def fixed_iterator(loader: Any) -> Any:
     """An iterator with as many workers as the loader asks for, and torch's batches bit for bit."""
-    if loader.num_workers == 0 or disabled():
+    if loader.num_workers == 0 or disabled() or type(loader).__hash__ is None:
         return torch_seam.original_get_iterator(loader)
     if reason := why_torch(loader):
         tell_once(loader, reason)

@@ -14,6 +14,7 @@ from typing import Any
 from keepfed.errors import UsageError
 from keepfed.events import LoaderSeen
 from keepfed.loader import torch_seam
+from keepfed.loader.crew import raised_by_sampler
 from keepfed.loader.fallback import tell_once, why_torch
 from keepfed.loader.fixed import adopt_tally, fixed_iterator, left_to_torch
 from keepfed.loader.identity import identify
@@ -41,6 +42,8 @@ class Fleet:
         """What `iter(loader)` returns."""
         if self.foreign or disabled():  # a child that the program forked is not the one that trains
             return torch_seam.original_get_iterator(loader)
+        if type(loader).__hash__ is None:
+            return torch_seam.original_get_iterator(loader)  # nothing can be kept by such a key
         asked = Plan(min(1024, int(loader.num_workers)), min(1024, loader.prefetch_factor or TORCH_PREFETCH))
         name = identify(loader)
         if reason := why_torch(loader):
@@ -54,6 +57,8 @@ class Fleet:
         except UsageError:  # the user set a switch to something that does not exist
             raise
         except Exception as error:  # whatever is wrong with us must not end somebody's training
+            if raised_by_sampler(error):
+                raise
             reason = f"{type(error).__name__}: {error}"
             tell_once(loader, reason)
             return left_to_torch(loader, reason)

@@ -192,6 +192,9 @@ class Pilot:
     def _judge(self, window: Observation, iterator: Any) -> None:
         if iterator.undecided():
             return
+        there = len(iterator.active_workers())
+        if 0 < there < window.plan.num_workers:  # processes that could not be had
+            window = replace(window, plan=replace(window.plan, num_workers=there))
         agreement = self._session.agreement
         if agreement.decides:
             heard = self._with_others(window)

@@ -1,14 +1,14 @@
 """The workers of one iterator: start, add, retire, hear, watch, end.
 
     Pool.add(id) ──▶ zygote ──fork──▶ worker          Pool.hear(timeout): wait for messages and deaths
-    Pool.send(id, …) ─────socket────▶                 worker.end.inbox    ◀── results
-    Pool.retire(id)  ─────"quit"────▶                 worker.gone         ◀── pidfd: the process is dead, whatever
+    worker.end.send(…) ───socket────▶                 worker.end.inbox    ◀── results
+    Pool.quit(worker) ────"quit"────▶                 worker.gone         ◀── pidfd: the process is dead, whatever
                                                                              multiprocessing's sentinel would say
 
 Death is what a pidfd says (pidfd_open(2)): a pipe or sentinel stays open as long as a grandchild holds it, and a waitpid may
 find that somebody else took the status. What a worker sent before it died still counts, so its socket is emptied first.
 
-Ending (`close`): ask every worker to quit; after 0.5 s SIGTERM, from the zygote, since torch's handler exits with 0 only
+Ending (`shut_down`): ask every worker to quit; after 0.5 s SIGTERM, from the zygote, since torch's handler exits with 0 only
 when its parent sent it; after another 0.5 s SIGKILL; then the zygote, whose end kills what is left.
 """
 
@@ -52,6 +52,12 @@ class Worker:
         self._pool = weakref.proxy(pool)
         self._pid: int | None = None
         self.pidfd = -1
+
+    def __del__(self) -> None:
+        """Close the descriptor of one that was dropped half made (Ctrl-C)."""
+        if getattr(self, "pidfd", -1) >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self.pidfd)
 
     @property
     def name(self) -> str:

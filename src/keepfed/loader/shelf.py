@@ -27,8 +27,9 @@ class Shelf:
         return self._idle.pop() if self._idle else Region.create(size_bytes)
 
     def put_back(self, book: LeaseBook) -> None:
-        """The worker of this region is gone: nobody writes there any more."""
-        self._held.append(book)
+        """The worker of this region is gone: nobody writes there any more. Saying it twice does no harm."""
+        if book not in self._held and book.region not in self._idle:
+            self._held.append(book)
         self._sort_out()
 
     def _sort_out(self) -> None:

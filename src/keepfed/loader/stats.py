@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from keepfed.plan import Plan
 
@@ -53,7 +53,6 @@ class Tally:
     last_s: float = 0.0
     wait_s: float = 0.0
     made_s: float = 0.0
-    made_cpu_s: float = 0.0
     made: int = 0
     epochs: int = 0
     epoch_began_s: float = 0.0
@@ -65,7 +64,6 @@ class Tally:
     edited: int = 0
     fallback: str = ""
     plan: Plan | None = None
-    notes: set[str] = field(default_factory=set)
 
     def begin_epoch(self, now_s: float) -> None:
         """An epoch begins."""

@@ -17,7 +17,7 @@ import torch
 import torch.multiprocessing
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, _utils, dataloader
-from torch.utils.data._utils import collate, signal_handling, worker
+from torch.utils.data._utils import collate, worker
 
 WORKER_LOOP_ARGUMENTS = (
     "dataset_kind",
@@ -48,8 +48,6 @@ _NEEDED: tuple[tuple[Any, str], ...] = (
     (worker, "WorkerInfo"),
     (collate, "default_collate_fn_map"),
     (collate, "collate_tensor_fn"),
-    (signal_handling, "_set_worker_signal_handlers"),
-    (_utils, "MP_STATUS_CHECK_INTERVAL"),
     (DataLoader, "_get_iterator"),
     (torch.autograd, "_profiler_enabled"),
 )

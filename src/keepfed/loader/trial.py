@@ -165,7 +165,9 @@ class Trial:
             return []
         order = self._crew._order
         drawn = [index for number, index in self._crew._drawn if number >= order.drawn]
-        return [task.index for task in order.tasks.values()] + drawn
+        held = self._crew._in_hand  # Ctrl-C took it from the program at the last moment
+        first = [held[0].index] if held is not None and held[0].number not in order.tasks else []
+        return [*first, *(task.index for task in order.tasks.values()), *drawn]
 
 
 _trials: weakref.WeakKeyDictionary[Any, Trial] = weakref.WeakKeyDictionary()

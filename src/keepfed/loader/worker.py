@@ -15,6 +15,7 @@ torch's. A worker holds no lock that another process could wait for, and has one
 from __future__ import annotations
 
 import dataclasses
+import os
 import pickle
 import random
 import threading
@@ -196,7 +197,7 @@ class SlotCollate:
 
     def __init__(self, out: BatchWriter) -> None:
         self._out = out
-        self._thread = threading.get_ident()
+        self._owner = os.getpid(), threading.get_ident()  # a child that the dataset forks must not write here
 
     def __call__(self, batch: Any, *, collate_fn_map: Any = None) -> torch.Tensor:
         """Stack tensors into one of the first one's dtype, as torch's own function does in a worker.
@@ -208,7 +209,10 @@ class SlotCollate:
             other: torch.Tensor = torch_seam.collate_tensor(batch, collate_fn_map=collate_fn_map)
             return other
         shape = (len(batch), *first.shape)
-        if len(batch) * first.numel() * first.itemsize <= INLINE_BYTES or threading.get_ident() != self._thread:
+        if len(batch) * first.numel() * first.itemsize <= INLINE_BYTES or self._owner != (
+            os.getpid(),
+            threading.get_ident(),
+        ):
             out = torch.empty(shape, dtype=first.dtype, device="cpu")
         else:
             out = self._out.tensor(first.dtype, shape)

@@ -29,6 +29,7 @@ import os
 import select
 import signal
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -70,6 +71,9 @@ class Zygote:
         self._inbox: deque[tuple[Any, ...]] = deque()
         trainer_pid = os.getpid()
         trainer = os.pidfd_open(trainer_pid)
+        for stream in (sys.stdout, sys.stderr):  # else every worker would print the program's unwritten text again
+            with contextlib.suppress(AttributeError, ValueError, OSError):
+                stream.flush()
         self.pid = os.fork()
         if self.pid == 0:
             self.control.close()
