@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, dataloader
-from torch.utils.data._utils import signal_handling, worker
+from torch.utils.data._utils import worker
 
 from keepfed.loader import torch_seam
 from keepfed.loader.api import DataLoader
@@ -103,7 +103,6 @@ def test_a_spawned_epoch_is_torchs(caplog: pytest.LogCaptureFixture) -> None:
     ("owner", "name"),
     [
         (worker, "_ResumeIteration"),
-        (signal_handling, "_set_worker_signal_handlers"),
         (dataloader, "_DatasetKind"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
