@@ -13,6 +13,7 @@ import keepfed
 from keepfed.cli.main import main
 from keepfed.cli.run import Seen, loader_line
 from keepfed.events import Joined, LoaderSeen, Note
+from keepfed.host.facts import read_host
 from keepfed.plan import LoaderId, Plan
 from keepfed.profile import HostProfile, Profile, write_profile
 
@@ -146,6 +147,7 @@ def test_the_report_holds_what_happened(here: Path, capfd: pytest.CaptureFixture
     assert main(["run", "--json", "report.json", "--", *command]) == 9
     told = json.loads((here / "report.json").read_text())
     assert (told["schema"], told["exit_code"], told["command"]) == ("keepfed.run-report/1", 9, command)
+    assert told["host"].keys() == read_host().to_json().keys()
     assert (told["armed"], told["unarmed_reason"], told["unarmed_interpreters"]) == (True, None, [])
     assert told["seconds"] >= 0
     assert Path(told["run_folder"]).parent == here / ".keepfed" / "runs"

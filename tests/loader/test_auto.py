@@ -95,3 +95,13 @@ def test_by_itself_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     keepfed.uninstall()
     assert list(tmp_path.iterdir()) == []
     assert loader.stats().batches == 48
+
+
+def test_that_random_draws_differ_from_torchs_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    try:
+        for _ in range(2):
+            loader = keepfed.DataLoader(Plain(16), batch_size=4, num_workers="auto")
+            assert sum(1 for _ in loader) == 4
+    finally:
+        keepfed.uninstall()
+    assert ["random augmentation draws differ" in record.getMessage() for record in caplog.records] == [True]

@@ -140,6 +140,7 @@ class Seen:
         """The object that `--json` writes."""
         return {
             "schema": SCHEMA,
+            "host": read_host().to_json(),
             "command": list(argv),
             "exit_code": code,
             "seconds": round(seconds, 3),

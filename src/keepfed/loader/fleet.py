@@ -8,6 +8,7 @@ iterator, and the run folder says why.
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 from typing import Any
 
@@ -23,7 +24,9 @@ from keepfed.loader.session import Session
 from keepfed.loader.switches import disabled
 from keepfed.loader.zero import ZeroIter
 from keepfed.plan import LoaderId, Plan
+from keepfed.text import say
 
+logger = logging.getLogger("keepfed")
 TORCH_PREFETCH = 2
 """What torch prefetches per worker unless told otherwise; also meant by a loader without workers."""
 
@@ -36,6 +39,7 @@ class Fleet:
         self._pid = os.getpid()
         self._pilots: dict[LoaderId, Pilot] = {}
         self._told: set[LoaderId] = set()
+        self._said_draws = False
         atexit.register(self.ended)
 
     def iterator(self, loader: Any) -> Any:
@@ -67,6 +71,9 @@ class Fleet:
         pilot = self._pilots.get(name)
         if pilot is None:
             pilot = self._pilots[name] = Pilot(name, loader.batch_size, asked, self._session)
+            if not self._session.reports and not self._said_draws:  # with a run folder the launcher says it
+                self._said_draws = True
+                logger.warning(say("loader.auto"))
         adopt_tally(loader, pilot.tally)
         return ZeroIter(loader, pilot) if asked.num_workers == 0 else iterator_with(pilot, loader)
 

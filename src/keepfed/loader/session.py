@@ -39,6 +39,11 @@ class Session:
             choose_language(self.config.lang)
             self.emit(_joined())
 
+    @property
+    def reports(self) -> bool:
+        """Whether there is a run folder, in which a launcher reads along."""
+        return self._writer is not None
+
     def emit(self, event: Event) -> None:
         """Append an event to the run folder, if there is one."""
         if self._writer is not None:
