@@ -14,10 +14,10 @@ Result (bars: 2x for the first three; 8x16 only must not be slower):
     2026-11-20, 2 cores (AMD EPYC, virtual), torch 2.13.0, Python 3.11.7, otherwise idle
 
     batch                         MB   torch b/s   other b/s   ratio  95 % interval        parent CPU ms/batch   share  bar
-    256x3x224x224 float32     154.14        12.1       140.8   11.59  [10.06, 13.75]           20.287 -> 0.392      2%  2x met
-    256x3x224x224 uint8        38.54        50.0       505.9   10.39  [9.60, 10.69]             6.259 -> 0.214      3%  2x met
-    64x1024 float32             0.26       588.4      5894.3    9.73  [9.04, 10.71]             0.844 -> 0.084     10%  2x met
-    8x16 float32                0.00       667.3      9339.6   13.15  [11.66, 16.00]            0.799 -> 0.055      7%  1x met
+    256x3x224x224 float32     154.14        11.4       152.5   13.73  [12.26, 14.30]           22.499 -> 0.377      2%  2x met
+    256x3x224x224 uint8        38.54        47.0       501.8   10.99  [10.20, 11.35]            6.654 -> 0.215      3%  2x met
+    64x1024 float32             0.26       524.7      5153.1    8.95  [8.65, 10.23]             0.932 -> 0.094     11%  2x met
+    8x16 float32                0.00       620.4      8838.5   14.59  [13.12, 15.31]            0.867 -> 0.057      6%  1x met
 
     Page faults are dear on this virtual machine, which is what torch pays for fresh memory in every batch: expect smaller
     ratios where they are cheap.

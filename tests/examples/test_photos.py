@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from torch.utils.data import DataLoader
+
+from keepfed.plan import Plan
+from tests.loader.steered import steered
 
 PHOTOS = Path(__file__).resolve().parents[2] / "examples" / "photos"
 COUNT = 40
@@ -145,3 +149,19 @@ def test_an_emulated_gpu_is_said_plainly_and_learns_nothing(
 def test_a_missing_folder_names_the_script_that_makes_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"run make_photos\.py first"):
         train(monkeypatch, tmp_path / "nowhere")
+
+
+def test_its_loader_may_have_workers_though_it_asks_for_none(made: Path, tmp_path: Path) -> None:
+    """Random augmentation, lazily decoded files and lists of paths: a child makes the same batches, and nothing changes."""
+    folder = runpy.run_path(str(PHOTOS / "train.py"))["PhotoFolder"](made, 64)
+    loader: DataLoader[Any] = DataLoader(folder, batch_size=8, shuffle=True, num_workers=0)
+    with steered(tmp_path) as host:
+        end_s = time.monotonic() + 40
+        while (iterator := host.iterator(loader)).undecided() and time.monotonic() < end_s:
+            for _ in iterator:
+                pass
+        assert iterator.refused() == ""
+        assert not iterator.undecided()
+        iterator.change_plan(Plan(2))
+        assert iterator.active_workers() == [0, 1]
+        assert sum(len(labels) for _, labels in iterator) == COUNT
