@@ -8,12 +8,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's own costs 5 ms in every Python below `keepfed run`
 if TYPE_CHECKING:
-    from keepfed.loader.api import DataLoader, install, uninstall
+    from keepfed.loader.api import DataLoader, install, stats, uninstall
     from keepfed.loader.stats import LoaderStats
     from keepfed.plan import Plan
 
 __version__ = "0.1.0"
-__all__ = ["DataLoader", "LoaderStats", "Plan", "install", "uninstall"]
+__all__ = ["DataLoader", "LoaderStats", "Plan", "install", "stats", "uninstall"]
 
 # Where each public name lives. Whatever stands here stands in __all__ and in the block above as well (tested).
 _HOME = {
@@ -21,6 +21,7 @@ _HOME = {
     "LoaderStats": "keepfed.loader.stats",
     "Plan": "keepfed.plan",
     "install": "keepfed.loader.api",
+    "stats": "keepfed.loader.api",
     "uninstall": "keepfed.loader.api",
 }
 

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader as TorchDataLoader
 import keepfed.loader.api as keepfed
 from keepfed.errors import UsageError
 from keepfed.host.facts import read_host
+from keepfed.loader.count import WorkerCount
 from keepfed.loader.epoch import EpochIter
-from keepfed.loader.seam import AutoWorkers
 from keepfed.plan import Plan
 from tests.loader.steered import Plain, indices
 
@@ -43,7 +43,7 @@ def test_the_signature_is_torchs() -> None:
 )
 def test_auto_is_a_number_of_workers_that_starts_at_the_cores(make: Any) -> None:
     loader = make()
-    assert isinstance(loader.num_workers, AutoWorkers)
+    assert isinstance(loader.num_workers, WorkerCount)
     assert loader.num_workers == (read_host().cores.whole or 1)
     assert indices(list(loader)) == list(range(64))
     stats = loader.stats()

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, IterableDataset
 import keepfed.loader.api as keepfed
 from keepfed.feed import RunConfig, RunFolder
 from keepfed.loader import seam, torch_seam
+from keepfed.loader.count import WorkerCount
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.fleet import Fleet
-from keepfed.loader.seam import AutoWorkers
 from keepfed.loader.session import Session
 from keepfed.loader.zero import ZeroIter
 from tests.loader.steered import Plain, indices
@@ -95,7 +95,7 @@ def test_what_ours_cannot_do_is_left_to_torch(how: Any, caplog: pytest.LogCaptur
 
 
 def test_auto_workers_are_a_number_to_everybody_else() -> None:
-    workers = AutoWorkers(3)
+    workers = WorkerCount(3, auto=True)
     assert workers == 3
     assert workers > 2
     assert workers * 2 == 6
@@ -107,10 +107,10 @@ def test_auto_workers_are_a_number_to_everybody_else() -> None:
 
 def test_a_request_for_auto_survives_pickling_and_cuts_the_seam_where_it_arrives() -> None:
     """A spawned rank gets its loader as a pickle and has never called keepfed."""
-    data = pickle.dumps(plain_loader_of(AutoWorkers(2)))
+    data = pickle.dumps(plain_loader_of(WorkerCount(2, auto=True)))
     assert not isinstance(iter(plain_loader_of(2)), EpochIter)
     loader = pickle.loads(data)
-    assert isinstance(loader.num_workers, AutoWorkers)
+    assert isinstance(loader.num_workers, WorkerCount)
     assert isinstance(iter(loader), EpochIter)
 
 

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader as TorchDataLoader
 from keepfed._site.hook import construction_site
 from keepfed.errors import UsageError
 from keepfed.loader import seam
+from keepfed.loader.count import count_of
 from keepfed.loader.fixed import tally_of
-from keepfed.loader.seam import AutoWorkers
 from keepfed.loader.stats import LoaderStats
 from keepfed.text import say
 
@@ -31,11 +31,12 @@ class DataLoader(TorchDataLoader[Any]):
     __signature__ = inspect.signature(TorchDataLoader)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if "num_workers" in kwargs:
-            kwargs["num_workers"] = _workers(kwargs["num_workers"])
-        elif len(args) > _POSITION_OF_NUM_WORKERS:
-            at = _POSITION_OF_NUM_WORKERS
-            args = (*args[:at], _workers(args[at]), *args[at + 1 :])
+        at = _POSITION_OF_NUM_WORKERS
+        if len(args) > at:
+            args = (*args[:at], count_of(args[at]), *args[at + 1 :])
+        if len(args) <= at or "num_workers" in kwargs:
+            kwargs["num_workers"] = count_of(kwargs.get("num_workers", 0))
+        seam.cover_ours()
         super().__init__(*args, **kwargs)
         if not hasattr(self, "_keepfed_site"):
             site = construction_site(self, sys._getframe(1), os.getcwd())
@@ -64,15 +65,15 @@ def install(num_workers: Literal["auto"] | None = None) -> None:
         raise UsageError(say("loader.bad_install", value=num_workers), next_step=say("loader.bad_install_next"))
 
 
+def stats(loader: TorchDataLoader[Any]) -> LoaderStats:
+    """What this loader has done so far, whoever built it.
+
+    Also for a framework's copy of a keepfed.DataLoader, and for any loader after `install()`. `fallback` says why torch runs
+    it, where that is so.
+    """
+    return tally_of(loader).snapshot()
+
+
 def uninstall() -> None:
     """Undo `install()`."""
     seam.uninstall()
-
-
-def _workers(asked: Any) -> Any:
-    if not isinstance(asked, str):
-        return asked
-    if asked != "auto":
-        raise UsageError(say("loader.bad_workers", value=asked), next_step=say("loader.bad_workers_next"))
-    seam.cover_auto()
-    return AutoWorkers.first_guess()

@@ -48,7 +48,7 @@ class Fleet:
             return torch_seam.original_get_iterator(loader)
         if type(loader).__hash__ is None:
             return torch_seam.original_get_iterator(loader)  # nothing can be kept by such a key
-        asked = Plan(min(1024, int(loader.num_workers)), min(1024, loader.prefetch_factor or TORCH_PREFETCH))
+        asked = _asked(loader)
         name = identify(loader)
         if reason := why_torch(loader):
             self._say_once(name, loader, asked, reason)
@@ -77,11 +77,20 @@ class Fleet:
         adopt_tally(loader, pilot.tally)
         return ZeroIter(loader, pilot) if asked.num_workers == 0 else iterator_with(pilot, loader)
 
+    def left_out(self, loader: Any, reason: str) -> bool:
+        """This loader makes iterators of its own. Whether somebody reads along who is told so."""
+        if self.foreign or not self._session.reports:
+            return False
+        self._say_once(identify(loader), loader, _asked(loader), reason)
+        return True
+
     def _say_once(self, name: LoaderId, loader: Any, asked: Plan, reason: str) -> None:
         if name not in self._told:
             self._told.add(name)
             source, handled = ("program", False) if reason else ("exact", True)
-            self._session.emit(LoaderSeen(name, loader.batch_size, asked, asked, source, handled, reason))
+            self._session.emit(
+                LoaderSeen(name, getattr(loader, "batch_size", None), asked, asked, source, handled, reason)
+            )
 
     @property
     def foreign(self) -> bool:
@@ -102,3 +111,7 @@ class Fleet:
                 pilot.close()
         self._pilots.clear()
         self._session.close()
+
+
+def _asked(loader: Any) -> Plan:
+    return Plan(min(1024, int(loader.num_workers)), min(1024, loader.prefetch_factor or TORCH_PREFETCH))

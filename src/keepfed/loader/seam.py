@@ -1,9 +1,9 @@
 """Where torch's DataLoader is cut open: one method of one class, once per process.
 
 Only `DataLoader._get_iterator` is replaced, and only on the base class: a subclass that has its own keeps it (its state
-lives in its own iterators). `num_workers="auto"` travels as `AutoWorkers`, an int that torch accepts and that survives
-every framework that builds a new loader from the attributes of the old one; so the replaced method recognises the request
-on loaders that are no longer ours.
+lives in its own iterators). What a keepfed.DataLoader was asked for travels in its `num_workers`, an int that survives every
+framework that builds a new loader from the attributes of the old one (`count.py`); so the replaced method recognises the
+request on loaders that are no longer ours.
 """
 
 from __future__ import annotations
@@ -15,31 +15,12 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from keepfed.feed import RUN_VARIABLE
-from keepfed.host.facts import read_host
-from keepfed.host.gpu import skip_gpus
-from keepfed.loader import torch_seam
+from keepfed.loader import elsewhere, torch_seam
+from keepfed.loader.count import WorkerCount
 from keepfed.loader.fixed import fixed_iterator
 from keepfed.loader.fleet import Fleet
 from keepfed.loader.session import Session
-
-
-class AutoWorkers(int):
-    """A worker count that keepfed may change; the number is the first guess."""
-
-    @classmethod
-    def first_guess(cls) -> AutoWorkers:
-        """One worker per usable core, until something has been measured."""
-        return cls(read_host(gpus=skip_gpus).cores.whole or 1)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Also in a process that was spawned with a loader: there the seam has to be cut as well."""
-        return _revived, (int(self),)
-
-
-def _revived(count: int) -> AutoWorkers:
-    cover_auto()
-    return AutoWorkers(count)
-
+from keepfed.loader.switches import disabled
 
 _fleet: list[Fleet] = []
 _choice: list[Callable[[Any], Any]] = []
@@ -53,9 +34,7 @@ def fleet() -> Fleet | None:
 def iterator_of(loader: Any) -> Any:
     """What `iter()` of a keepfed.DataLoader returns."""
     _before_iter()
-    if _choice:
-        return _choice[-1](loader)
-    return _auto(loader) if isinstance(loader.num_workers, AutoWorkers) else fixed_iterator(loader)
+    return _choice[-1](loader) if _choice else _as_asked(loader)
 
 
 def cover_everything(fleet: Fleet) -> None:
@@ -65,19 +44,19 @@ def cover_everything(fleet: Fleet) -> None:
     _install(fleet.iterator)
 
 
-def cover_auto() -> None:
-    """From now on loaders whose count is an AutoWorkers are steered, whoever built them."""
+def cover_ours() -> None:
+    """From now on loaders whose count was made by a keepfed.DataLoader are ours, whoever built them."""
     if not _choice:
         _replace()
 
 
 def install_fixed() -> None:
-    """From now on every loader of the process uses our transport, with the worker count that it asks for.
+    """From now on every loader of the process uses our transport, with the worker count that it asks for ("auto" too).
 
     Below `keepfed run` or `keepfed tune` nothing changes, nor with `install_auto`: the run decides there.
     """
     if fleet() is None:
-        _install(fixed_iterator)
+        _install(_as_asked)
 
 
 def install_auto() -> None:
@@ -91,6 +70,7 @@ def uninstall() -> None:
     _choice.clear()
     _close_fleet()
     setattr(DataLoader, "_get_iterator", torch_seam.original_get_iterator)  # noqa: B010  # private to torch
+    elsewhere.stop()
 
 
 def _close_fleet() -> None:
@@ -105,6 +85,20 @@ def _install(choice: Callable[[Any], Any]) -> None:
 
 def _replace() -> None:
     setattr(DataLoader, "_get_iterator", _get_iterator)  # noqa: B010  # private to torch, and the seam
+    elsewhere.watch(_covered, _reported)
+
+
+def _covered(loader: Any) -> bool:
+    """Whether this loader would be ours, had it come to the seam."""
+    asked = loader.num_workers
+    steered = bool(_choice) and _choice[-1] != _as_asked
+    return not disabled() and (isinstance(asked, WorkerCount) or steered or (bool(_choice) and asked > 0))
+
+
+def _reported(loader: Any, reason: str) -> bool:
+    """Whether a launcher was told that this loader is not ours."""
+    steering = fleet()
+    return steering is not None and steering.left_out(loader, reason)
 
 
 def _before_iter() -> None:
@@ -119,7 +113,11 @@ def _get_iterator(self: Any) -> Any:
     _before_iter()
     if _choice:
         return _choice[-1](self)
-    return _auto(self) if isinstance(self.num_workers, AutoWorkers) else torch_seam.original_get_iterator(self)
+    return _as_asked(self) if isinstance(self.num_workers, WorkerCount) else torch_seam.original_get_iterator(self)
+
+
+def _as_asked(loader: Any) -> Any:
+    return _auto(loader) if getattr(loader.num_workers, "auto", False) else fixed_iterator(loader)
 
 
 def _auto(loader: Any) -> Any:
