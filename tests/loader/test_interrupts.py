@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from keepfed.loader import channel, crew, decode, epoch, lease, pool, zygote
+from keepfed.loader import channel, crew, decode, epoch, lease, pool, releases, roster, zygote
 from keepfed.loader.api import DataLoader
-from keepfed.loader.crew import Terms
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.stats import Tally
+from keepfed.loader.terms import Terms
 from keepfed.plan import Plan
 from keepfed.policy import order
 from tests.loader.interrupting import Interrupter
 
-FILES = {module.__file__ for module in (channel, crew, decode, epoch, lease, order, pool, zygote)}
+FILES = {module.__file__ for module in (channel, crew, decode, epoch, lease, order, pool, releases, roster, zygote)}
 BATCHES = 500
 LARGE = 90_000  # as int32 large enough to be leased
 

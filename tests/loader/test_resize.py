@@ -17,10 +17,10 @@ from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from keepfed.errors import LoaderError, WorkerDied
 from keepfed.loader.api import DataLoader
-from keepfed.loader.crew import Terms
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.stats import Tally
 from keepfed.loader.switches import with_switches
+from keepfed.loader.terms import Terms
 from keepfed.plan import Plan
 from tests.loader.processes import wait_until, watching
 
@@ -93,7 +93,7 @@ def test_moves_at_any_moment_change_no_batch(expected: list[list[list[float]]], 
     while True:
         for _ in range(pick.randrange(3)):
             iterator.change_plan(Plan(pick.randint(1, MAX_WORKERS), pick.randint(1, 4)))
-            assert set(iterator._crew._pool.workers) <= set(range(MAX_WORKERS))
+            assert set(iterator._crew.roster.pool().workers) <= set(range(MAX_WORKERS))
         if (batch := next(iterator, None)) is None:
             break
         seen.append(contents(batch))
@@ -224,7 +224,7 @@ def test_moves_and_deaths_together_change_no_batch(expected: list[list[list[floa
             seen.append(contents(batch))
             if len(seen) % 9 == 1:
                 iterator.change_plan(Plan(pick.randint(1, MAX_WORKERS), pick.randint(1, 2)))
-                pick.choice(list(iterator._crew._pool.workers.values())).kill()
+                pick.choice(list(iterator._crew.roster.pool().workers.values())).kill()
         assert seen == expected
 
 
@@ -253,7 +253,7 @@ def test_the_death_of_the_zygote_ends_in_an_error() -> None:
         loader = loader_of(Drawing(lambda _: time.sleep(0.002)))
         iterator: Any = iter(loader) if fixed else shared(loader)
         next(iterator)
-        os.kill(iterator._crew._pool._zygote.pid, signal.SIGKILL)
+        os.kill(iterator._crew.roster.pool()._zygote.pid, signal.SIGKILL)
         with pytest.raises(LoaderError, match=r"exited unexpectedly|was killed"):
             list(iterator)
         with pytest.raises(LoaderError):

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader
 
 import keepfed.loader.api as keepfed
 from keepfed.errors import UsageError
-from keepfed.loader.crew import Terms
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.switches import disabled, with_switches
+from keepfed.loader.terms import Terms
 from keepfed.plan import Plan
 from tests.loader.steered import Plain, indices
 

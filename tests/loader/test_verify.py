@@ -30,7 +30,7 @@ def test_a_slot_that_somebody_wrote_is_noticed_at_delivery(monkeypatch: pytest.M
     iterator: Any = iter(keepfed.DataLoader(Ones(), batch_size=4, num_workers=workers))
     crew = iterator._crew
     while not all(task.ready for task in crew._order.tasks.values()):
-        crew._alive().hear(1.0)
+        crew.roster.pool().hear(1.0)
         crew._take_in()
     task = next(iter(crew._order.tasks.values()))
     encoded, book = task.result
@@ -56,7 +56,7 @@ def test_without_the_switch_no_checksums_are_made(monkeypatch: pytest.MonkeyPatc
     iterator: Any = iter(keepfed.DataLoader(Ones(), batch_size=4, num_workers=1))
     crew = iterator._crew
     while not all(task.ready for task in crew._order.tasks.values()):
-        crew._alive().hear(1.0)
+        crew.roster.pool().hear(1.0)
         crew._take_in()
     assert {use[3] for task in crew._order.tasks.values() for use in task.result[0].slots} == {None}
 

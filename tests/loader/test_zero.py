@@ -432,7 +432,7 @@ def test_after_the_move_every_epoch_has_each_sample_once(host: Steered) -> None:
     for _ in range(3):
         iterator = host.iterator(loader)
         assert iterator._with_crew
-        pids |= {worker.pid for worker in iterator._trial.crew.members}
+        pids |= {worker.pid for worker in iterator._trial.crew.roster.members}
         got = indices(read(iterator, host.pilot(loader)))
         assert got != list(range(100))
         assert sorted(got) == list(range(100))
@@ -651,7 +651,7 @@ def test_a_dropped_loader_leaves_no_worker(host: Steered) -> None:
     host.epoch(loader, moves={4: 2})
     pool = host.pilot(loader).trials
     (trial,) = pool
-    members = trial.crew.members
+    members = trial.crew.roster.members
     del trial, loader
     assert not pool
     assert all(worker.gone for worker in members)

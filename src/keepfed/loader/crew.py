@@ -9,73 +9,37 @@
 A crew knows nothing of torch's iterator classes: `epoch.py` gives it torch's protocol, `zero.py` keeps one ready beside a
 loader that the program runs without workers.
 
-Two contracts. *Fixed*: the worker count stays, batches and the parent's random state are torch's own, bit for bit.
-*Shared*: workers may be added and retired in mid-epoch (`change_plan`); each batch has a random state of its own, from
-base seed, epoch and number, so that for code that draws from the global generators the same batches come out whatever
-the worker count; the sampler is read a fixed number of batches ahead, chosen at `iter()`.
+What is decided elsewhere: which batch is made by whom and comes out next (`policy/order.py`), who the workers are
+(`roster.py`), how slots go back to them (`releases.py`).
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import logging
-import signal
 import time
-import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any, Protocol
 
-from keepfed.errors import LoaderError, WorkerDied
+from keepfed.errors import LoaderError
 from keepfed.loader import torch_seam
 from keepfed.loader.budget import budget_for
 from keepfed.loader.codec import Encoded
-from keepfed.loader.decode import changed_while_leased, decode
-from keepfed.loader.lease import Lease, LeaseBook
+from keepfed.loader.decode import decode
 from keepfed.loader.pool import Pool, Worker
+from keepfed.loader.releases import Releases, give_back
+from keepfed.loader.roster import Roster
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
+from keepfed.loader.terms import Terms
 from keepfed.loader.worker import WorkerJob, batch_seed, work
 from keepfed.plan import Plan
 from keepfed.policy.order import Order, Task
 from keepfed.text import say
 
-logger = logging.getLogger("keepfed")
 USUAL_WORKERS = 8
 """A loader that may be resized shares its memory among so many workers, however many it may have at most."""
-MAX_ATTEMPTS = 3
-"""A batch is made at most this often before the worker's death is taken to be its doing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How one iterator runs."""
-
-    plan: Plan
-    """Workers and prefetch at the start."""
-    fixed: bool
-    """Whether the worker count stays for good (torch's contract) or may change (one random state per batch)."""
-    max_workers: int
-    """How many workers there may be at once; `get_worker_info().num_workers`."""
-    lookahead: int
-    """Batches for which the sampler is read ahead."""
-    in_order: bool = True
-    """Whether batches come out in the order of the sampler."""
-    persistent: bool = False
-    """Whether the workers outlive the epoch."""
-    timeout_s: float = 0.0
-    """torch's `timeout`: raise when nothing arrives for this long; 0 waits for ever."""
-    copy_all: bool = False
-    """Whether every batch is copied at delivery (KEEPFED_TRANSPORT=copy)."""
-    verify: bool = False
-    """Whether checksums are compared at delivery and at release (KEEPFED_VERIFY=1)."""
-
-    @classmethod
-    def fixed_count(cls, plan: Plan) -> Terms:
-        """torch's contract: this many workers, no more, no less."""
-        return cls(plan, fixed=True, max_workers=plan.num_workers, lookahead=plan.num_workers * plan.prefetch_factor)
 
 
 class Listener(Protocol):
@@ -108,22 +72,20 @@ class Crew:
         """Fork the workers. `loop_arguments` are those of torch's worker loop that are the same for all workers."""
         self.terms, self.tally, self.listener = terms, tally, listener
         self.plan = terms.plan
-        self.members: list[Worker] = []
-        self._shelf = shelf
         self._epoch = -1
         self._base_seed: int = loop_arguments["base_seed"]
         self._order = Order(terms.fixed)
         self._in_hand: tuple[Task, Any] | None = None
         self._states: dict[int, Any] = {}
-        self._dry: set[int] = set()
-        # Since the last batch arrived: workers that cannot even start must not be replaced for ever.
-        self._deaths_in_vain = 0
-        self._budget = budget_for(max(terms.plan.num_workers, min(terms.max_workers, USUAL_WORKERS)))
-        job = WorkerJob(loop_arguments, not terms.fixed, self._budget.slots_bytes, terms.verify)
-        self._pool = Pool(functools.partial(work, job))
-        self.shut_down = weakref.finalize(self, _shut_down, self._pool, shelf)
+        budget = budget_for(max(terms.plan.num_workers, min(terms.max_workers, USUAL_WORKERS)))
+        self._held_bytes = budget.held_bytes
+        job = WorkerJob(loop_arguments, not terms.fixed, budget.slots_bytes, terms.verify)
+        pool = Pool(functools.partial(work, job))
+        self.roster = Roster(pool, shelf, tally, max_workers=terms.max_workers, region_bytes=budget.region_bytes)
+        self.shut_down = self.roster.shut_down
+        self._releases = Releases(tally, verify=terms.verify)
         for worker_id in range(terms.plan.num_workers):
-            self._add_worker(worker_id)
+            self.roster.add(worker_id)
 
     # ---- epochs -----------------------------------------------------------------------------------------------------
 
@@ -137,17 +99,15 @@ class Crew:
         if base_seed is not None:
             self._base_seed = base_seed
         if self._epoch:
-            for worker in self._alive().workers.values():
+            for worker in self._workers().values():
                 worker.end.send("resume", shared_seed)
         for task in self._order.tasks.values():
             if task.ready:
-                _give_back(*task.result)
-        for worker in self._alive().workers.values():
-            if not self._order.workers.get(worker.id, True):
-                self._alive().quit(worker)  # it was to go after what it had in hand
+                give_back(*task.result)
+        self.roster.retire_all(self._order)
         self._in_hand = None
-        active = {worker.id: not worker.quitting for worker in self._alive().workers.values()}
-        self._order = Order(self.terms.fixed, self.terms.in_order, self.plan.prefetch_factor, active)
+        workers = self.roster.taking_tasks()
+        self._order = Order(self.terms.fixed, self.terms.in_order, self.plan.prefetch_factor, workers)
         self._indices = indices
         self._numbers = itertools.count()
         self._drawn: deque[tuple[Any, int]] = deque()
@@ -165,10 +125,10 @@ class Crew:
 
     def answer(self, number: int) -> tuple[Any] | None:
         """The batch that was asked for under this number, if it is here."""
-        self._alive().hear(0)
+        self.roster.pool().hear(0)
         self._take_in()
         self._dispatch()
-        self._supply()
+        self._releases.supply(self._workers(), self._order)
         task = self._order.tasks.get(number)
         if task is None or not task.ready:
             return None
@@ -207,9 +167,9 @@ class Crew:
     def _decoded(self, task: Task) -> Any:
         """The batch of this task. After Ctrl-C in the middle it can be made again; after any other error it is over."""
         encoded, book = task.result
-        self._collect()
+        self._releases.collect(self._workers().values())
         try:
-            return decode(encoded, book, copy_all=self.terms.copy_all or book.leased_bytes > self._budget.held_bytes)
+            return decode(encoded, book, copy_all=self.terms.copy_all or book.leased_bytes > self._held_bytes)
         except Exception:
             self._drop(task)
             raise
@@ -217,7 +177,7 @@ class Crew:
     def _drop(self, task: Task) -> None:
         """The program will not see this batch."""
         self._order.take(task)
-        _give_back(*task.result)
+        give_back(*task.result)
 
     def _ready_task(self) -> Task | None:
         """Wait for the batch that comes next; None at the end of the epoch, however often it is asked for."""
@@ -234,11 +194,11 @@ class Crew:
         end_s = time.monotonic() + timeout_s if timeout_s > 0 else None
         while self._order.arrived == before:
             self._dispatch()
-            self._supply()
+            self._releases.supply(self._workers(), self._order)
             left_s = None if end_s is None else end_s - time.monotonic()
             if left_s is not None and left_s <= 0:
                 raise RuntimeError(f"DataLoader timed out after {timeout_s} seconds")
-            if not self._alive().hear(left_s):
+            if not self.roster.pool().hear(left_s):
                 raise LoaderError(say("loader.closed"))
             self._take_in()
 
@@ -257,7 +217,7 @@ class Crew:
     def _dispatch(self) -> None:
         while (next_to_send := self._order.next_to_send()) is not None:
             task, worker_id = next_to_send
-            worker = self._alive().workers[worker_id]
+            worker = self._workers()[worker_id]
             idle = worker.book.idle()
             worker.end.send("task", self._epoch, task.number, task.index, self._random_state(task), idle)
             worker.book.told(idle)
@@ -272,26 +232,27 @@ class Crew:
     # ---- news from workers ------------------------------------------------------------------------------------------
 
     def _take_in(self) -> None:
-        for worker in list(self._alive().workers.values()):
+        for worker in list(self._workers().values()):
             while (message := worker.end.peek()) is not None:
                 if message[0] == "dry":
-                    self._dry.add(worker.id)
+                    self._releases.dry(worker.id)
                 else:
                     self._result(worker, *message[1:])
                 worker.end.done_with_first()
             if worker.gone:
-                self._ended(worker)
+                self._releases.gone(worker.id)
+                self.roster.ended(worker, self._order)
 
     def _result(self, worker: Worker, epoch: int, number: int, encoded: Any, times: tuple[float, float]) -> None:
         if epoch != self._epoch:
-            _give_back(Encoded(*encoded), worker.book)
+            give_back(Encoded(*encoded), worker.book)
             return
         worker.book.arrived(use[:2] for use in encoded[0])
         if not self._order.finished(number, worker.id, (Encoded(*encoded), worker.book)):
             if not self._order.has_result_of(number, worker.id):
-                _give_back(Encoded(*encoded), worker.book)
+                give_back(Encoded(*encoded), worker.book)
             return
-        self._deaths_in_vain = 0
+        self.roster.deaths_in_vain = 0
         nbytes = sum(use[2] for use in encoded[0])
         self.tally.made += 1
         self.tally.made_s += times[0]
@@ -299,84 +260,12 @@ class Crew:
         if self.listener is not None:
             self.listener.made(worker.id, *times, nbytes)
         if not self._order.workers.get(worker.id, True):
-            self._retire_idle()
+            self.roster.retire_idle(self._order)
 
-    def _ended(self, worker: Worker) -> None:
-        """A worker is gone: as asked, or by itself."""
-        lost = self._order.lost(worker.id)
-        takes_more = self._order.workers.get(worker.id, False)
-        self._dry.discard(worker.id)
-        if worker.quitting and not lost:
-            self._leave(worker)
-            return
-        if not self.terms.fixed and worker.why and len(self._order.active()) > 1:
-            self._leave(worker)  # fork(2) was refused: the program trains on with the workers that are there
-            return
-        self._deaths_in_vain += 1
-        hopeless = self._deaths_in_vain > MAX_ATTEMPTS * self.terms.max_workers
-        if self.terms.fixed or hopeless or any(task.deaths >= MAX_ATTEMPTS for task in lost):
-            self.shut_down()
-            raise WorkerDied(_how_it_died(worker), next_step=_what_it_made(lost))
-        self.tally.restarts += 1
-        self.tally.redone += len(lost)
-        if takes_more:
-            self._replace(worker)
-        else:
-            self._leave(worker)
-        # What was lost is sent later, by deliver() or before a wait: here a batch may be in the middle of its decoding
-        # (Ctrl-C), and messages to workers carry the slots that were already given back.
+    def _workers(self) -> dict[int, Worker]:
+        return self.roster.pool().workers
 
-    def _replace(self, worker: Worker) -> None:
-        """A new worker in the place of this one; none where no process can be had and others are there."""
-        try:
-            self._add_worker(worker.id)  # at once: Ctrl-C finds one of the two
-        except OSError:
-            if len(self._order.active()) < 2:
-                raise
-            self._leave(worker)
-            return
-        self._alive().forget(worker)
-        self._shelf.put_back(worker.book)
-
-    def _leave(self, worker: Worker) -> None:
-        """This worker is gone and nobody takes its place."""
-        self._order.workers.pop(worker.id, None)
-        self._alive().forget(worker)
-        self._shelf.put_back(worker.book)
-        self.tally.workers = len(self._alive().workers)
-
-    def _supply(self) -> None:
-        """Answer workers whose slots are all out, while the program waits: releases travel with tasks, and may be no more.
-
-        One that the program waits for goes past its allowance when there is nothing to give back: what fills its slots is
-        in the program's own hands, and waiting for that could take for ever.
-        """
-        if not self._dry:
-            return
-        self._collect()
-        first = next(iter(self._order.tasks.values()), None)
-        for worker_id in list(self._dry):
-            book = self._alive().workers[worker_id].book
-            idle = book.idle()
-            if idle or not self.terms.in_order or (first is not None and first.worker == worker_id):
-                self._alive().workers[worker_id].end.send("release", idle)
-                book.told(idle)
-                self._dry.discard(worker_id)
-
-    def _collect(self) -> None:
-        for worker in self._alive().workers.values():
-            worker.book.collect(self._check_release(worker.book) if self.terms.verify else None)
-
-    def _check_release(self, book: LeaseBook) -> Callable[[Lease], None]:
-        def check(lease: Lease) -> None:
-            if changed_while_leased(lease, book):
-                self.tally.edited += 1
-                if self.tally.edited == 1:
-                    logger.info(say("loader.edited"))
-
-        return check
-
-    # ---- workers ----------------------------------------------------------------------------------------------------
+    # ---- what others ask --------------------------------------------------------------------------------------------
 
     def change_plan(self, plan: Plan) -> None:
         """Add or retire workers and change the prefetch, in mid-epoch. Only in shared mode.
@@ -387,49 +276,29 @@ class Crew:
             raise LoaderError(say("loader.fixed_count"))
         if not 1 <= plan.num_workers <= self.terms.max_workers:
             raise ValueError(f"num_workers={plan.num_workers}: expected 1 to {self.terms.max_workers}")
-        active = self._order.active()
-        for worker_id in active[plan.num_workers :]:
-            self._order.workers[worker_id] = False
-        for worker_id, worker in self._alive().workers.items():  # one that was to go, and has not been told
-            if len(active) < plan.num_workers and worker_id not in active and not worker.quitting:
-                self._order.workers[worker_id] = True
-                active.append(worker_id)
-        free = [number for number in range(self.terms.max_workers) if number not in self._alive().workers]
-        for worker_id in free[: max(0, plan.num_workers - len(active))]:
-            self._add_worker(worker_id)
-            self._order.workers[worker_id] = True
+        self.roster.resize(plan.num_workers, self._order)
         self.plan = self.tally.plan = plan
         self._order.prefetch = plan.prefetch_factor
-        self._retire_idle()
         self._dispatch()
 
     def active_workers(self) -> list[int]:
         """Ids of the workers that take tasks."""
         return self._order.active()
 
-    def worker_bytes(self) -> float:
-        """Private memory of one worker, mean over those alive (RssAnon of proc(5): copied pages and their own)."""
-        found = [_private_bytes(worker.pid) for worker in self._alive().workers.values() if worker.pid is not None]
-        return sum(found) / max(1, len(found))
+    def first_in_line(self) -> Task | None:
+        """The task that was drawn first of those that have not come out."""
+        return next(iter(self._order.tasks.values()), None)
 
-    def transport_bytes(self) -> int:
-        """Memory that the batches in preparation and in the program's hands take."""
-        return sum(worker.book.region.bytes_in_use() for worker in self._alive().workers.values())
+    def came_out(self, task: Task) -> bool:
+        """Whether this task of the present epoch was delivered, as a batch or as an exception."""
+        return task.number not in self._order.tasks
 
-    def _retire_idle(self) -> None:
-        for worker_id, takes in self._order.workers.items():
-            if not takes and not self._order.unfinished(worker_id):
-                self._alive().quit(self._alive().workers[worker_id])
-
-    def _add_worker(self, worker_id: int) -> None:
-        worker = self._alive().add(worker_id, self._shelf.take(self._budget.region_bytes))
-        self.members = [*(other for other in self.members if other.id != worker_id), worker]
-        self.tally.workers = len(self._alive().workers)
-
-    def _alive(self) -> Pool:
-        if self._pool.closed:
-            raise LoaderError(say("loader.closed"))
-        return self._pool
+    def undelivered(self) -> list[Any]:
+        """The indices that were drawn and whose batches the program has not got."""
+        drawn = [index for number, index in self._drawn if number >= self._order.drawn]
+        held = self._in_hand  # Ctrl-C took it from the program at the last moment
+        first = [held[0].index] if held is not None and held[0].number not in self._order.tasks else []
+        return [*first, *(task.index for task in self._order.tasks.values()), *drawn]
 
 
 def raised_by_sampler(error: BaseException) -> bool:
@@ -443,40 +312,3 @@ def raised_by_sampler(error: BaseException) -> bool:
 def samples_of(index: Any) -> int:
     """Samples in the batch of this index."""
     return len(index) if hasattr(index, "__len__") else 1
-
-
-def _give_back(encoded: Encoded, book: LeaseBook) -> None:
-    for offset, generation, _, _ in encoded.slots:
-        book.give_back((offset, generation))
-
-
-def _shut_down(pool: Pool, shelf: Shelf) -> None:
-    """End a pool; regions whose worker is known to be dead go back to the shelf."""
-    for worker in pool.shut_down():
-        worker.book.abandon()
-        shelf.put_back(worker.book)
-
-
-def _private_bytes(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-            return next((int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon:")), 0)
-    except (OSError, ValueError, IndexError):
-        return 0
-
-
-def _how_it_died(worker: Worker) -> str:
-    """torch's words, which people and programs search for."""
-    pid, code = worker.pid, worker.exitcode
-    text = f"DataLoader worker (pid(s) {pid}) exited unexpectedly"
-    if code is not None and code < 0:
-        text += f": DataLoader worker (pid {pid}) is killed by signal: {signal.strsignal(-code)}."
-    elif code is not None:
-        text += f" with exit code {code}"
-    if worker.why:
-        text += f" ({worker.why})"
-    return text
-
-
-def _what_it_made(lost: list[Task]) -> str:
-    return say("loader.worker_died_next", indices=", ".join(str(task.index)[:200] for task in lost[:2]) or "-")

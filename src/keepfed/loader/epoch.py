@@ -14,11 +14,12 @@ from typing import Any
 
 from keepfed.errors import ForkedIterator, LoaderError
 from keepfed.loader import torch_seam
-from keepfed.loader.crew import Crew, Listener, Terms
+from keepfed.loader.crew import Crew, Listener
 from keepfed.loader.forks import start_anew_in_children
 from keepfed.loader.pool import Worker
 from keepfed.loader.shelf import Shelf, shelf_of
 from keepfed.loader.stats import Tally
+from keepfed.loader.terms import Terms
 from keepfed.plan import Plan
 from keepfed.text import say
 
@@ -50,7 +51,7 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
 
     @property
     def _workers(self) -> list[Worker]:
-        return self._crew.members
+        return self._crew.roster.members
 
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
         """Begin an epoch. With persistent workers this comes on the same object, perhaps in mid-epoch."""
@@ -124,11 +125,11 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
 
     def worker_bytes(self) -> float:
         """Private memory of one worker."""
-        return self._crew.worker_bytes()
+        return self._crew.roster.worker_bytes()
 
     def transport_bytes(self) -> int:
         """Memory that the batches in preparation and in the program's hands take."""
-        return self._crew.transport_bytes()
+        return self._crew.roster.transport_bytes()
 
     def _own(self) -> None:
         if os.getpid() != self._owner_pid:

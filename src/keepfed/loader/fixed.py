@@ -9,11 +9,11 @@ import weakref
 from typing import Any
 
 from keepfed.loader import torch_seam
-from keepfed.loader.crew import Terms
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.fallback import tell_once, why_torch
 from keepfed.loader.stats import Tally
 from keepfed.loader.switches import disabled, with_switches
+from keepfed.loader.terms import Terms
 from keepfed.plan import Plan
 
 _tallies: weakref.WeakKeyDictionary[Any, Tally] = weakref.WeakKeyDictionary()

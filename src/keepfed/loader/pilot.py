@@ -20,7 +20,6 @@ from keepfed.errors import LoaderError
 from keepfed.events import Ended, LoaderSeen, Moved, Settled, Window
 from keepfed.host.busy import BusyMeter
 from keepfed.host.facts import HostFacts
-from keepfed.loader.crew import Terms
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.ranks import Waits
 from keepfed.loader.session import Session
@@ -28,6 +27,7 @@ from keepfed.loader.shelf import Shelf
 from keepfed.loader.stall import StallMeter
 from keepfed.loader.stats import Tally
 from keepfed.loader.switches import with_switches
+from keepfed.loader.terms import Terms
 from keepfed.loader.trial import Trial
 from keepfed.plan import LoaderId, Plan
 from keepfed.policy import controller as policy

@@ -11,7 +11,7 @@ import dataclasses
 import os
 
 from keepfed.errors import UsageError
-from keepfed.loader.crew import Terms
+from keepfed.loader.terms import Terms
 from keepfed.text import say
 
 

@@ -161,13 +161,7 @@ class Trial:
 
     def undelivered(self) -> list[Any]:
         """The indices that were drawn for the crew and whose batches the program has not got."""
-        if self._crew is None:
-            return []
-        order = self._crew._order
-        drawn = [index for number, index in self._crew._drawn if number >= order.drawn]
-        held = self._crew._in_hand  # Ctrl-C took it from the program at the last moment
-        first = [held[0].index] if held is not None and held[0].number not in order.tasks else []
-        return [*first, *(task.index for task in order.tasks.values()), *drawn]
+        return [] if self._crew is None else self._crew.undelivered()
 
 
 _trials: weakref.WeakKeyDictionary[Any, Trial] = weakref.WeakKeyDictionary()

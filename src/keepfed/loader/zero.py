@@ -110,12 +110,12 @@ class ZeroIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc]  #
         return self._in_process(asked_s)
 
     def _from_crew(self, asked_s: float) -> Any:
-        tasks = self._trial.crew._order.tasks
-        first = next(iter(tasks.values()), None)
+        crew = self._trial.crew
+        first = crew.first_in_line()
         try:
-            return self._trial.crew.deliver(asked_s, self)
+            return crew.deliver(asked_s, self)
         except Exception as error:
-            if first is not None and first.number not in tasks:  # the dataset's own: here it has its own words
+            if first is not None and crew.came_out(first):  # the dataset's own: here it has its own words
                 return self._make(first.index)
             if not isinstance(error, StopIteration):
                 self._give_up(error)
@@ -219,8 +219,8 @@ class ZeroIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc]  #
 
     def worker_bytes(self) -> float:
         """Private memory of one worker."""
-        return self._trial.crew.worker_bytes() if self._with_crew else 0.0
+        return self._trial.crew.roster.worker_bytes() if self._with_crew else 0.0
 
     def transport_bytes(self) -> int:
         """Memory that the batches in preparation and in the program's hands take."""
-        return self._trial.crew.transport_bytes() if self._with_crew else 0
+        return self._trial.crew.roster.transport_bytes() if self._with_crew else 0

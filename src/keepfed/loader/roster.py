@@ -1,0 +1,178 @@
+"""Who works for a crew: workers are added, retired, replaced after a death, and ended.
+
+    add ──▶ takes tasks ──resize──▶ retires: makes what it has in hand ──▶ asked to quit ──▶ gone: leaves
+               │   ▲                                                                          ▲
+               ▼   │ replaced by a new worker of the same id (shared mode)                    │
+             dies ─┴── its last place, or no process can be had while others are there ───────┘
+
+A death in fixed mode ends the iterator: a replacement would continue from other random states than torch's worker. In
+shared mode every batch brings its random state with it, so what was lost is made again by anybody; only a batch that kills
+its worker again and again, or workers that cannot even start, end the epoch.
+"""
+
+from __future__ import annotations
+
+import signal
+import weakref
+
+from keepfed.errors import LoaderError, WorkerDied
+from keepfed.loader.pool import Pool, Worker
+from keepfed.loader.shelf import Shelf
+from keepfed.loader.stats import Tally
+from keepfed.policy.order import Order, Task
+from keepfed.text import say
+
+MAX_ATTEMPTS = 3
+"""A batch is made at most this often before the worker's death is taken to be its doing."""
+
+
+class Roster:
+    """The workers of one crew, and those that it had."""
+
+    def __init__(self, pool: Pool, shelf: Shelf, tally: Tally, *, max_workers: int, region_bytes: int) -> None:
+        """Regions of `region_bytes` come from the shelf and go back to it."""
+        self.members: list[Worker] = []
+        """One per worker id that there ever was: the latest."""
+        self.deaths_in_vain = 0
+        """Since the last batch arrived: workers that cannot even start must not be replaced for ever."""
+        self._pool, self._shelf, self._tally = pool, shelf, tally
+        self._max_workers = max_workers
+        self._region_bytes = region_bytes
+        self.shut_down = weakref.finalize(self, _shut_down, pool, shelf)
+
+    def pool(self) -> Pool:
+        """The processes. Raises LoaderError once they were ended."""
+        if self._pool.closed:
+            raise LoaderError(say("loader.closed"))
+        return self._pool
+
+    def add(self, worker_id: int) -> None:
+        """Start a worker. Raises OSError when no process or memory can be had, LoaderError as `Pool.add`."""
+        worker = self.pool().add(worker_id, self._shelf.take(self._region_bytes))
+        self.members = [*(other for other in self.members if other.id != worker_id), worker]
+        self._tally.workers = len(self.pool().workers)
+
+    # ---- resizing ---------------------------------------------------------------------------------------------------
+
+    def resize(self, count: int, order: Order) -> None:
+        """Let `count` workers take tasks. Those that are too many go after what they have in hand."""
+        active = order.active()
+        for worker_id in active[count:]:
+            order.workers[worker_id] = False
+        for worker_id, worker in self.pool().workers.items():  # one that was to go, and has not been told
+            if len(active) < count and worker_id not in active and not worker.quitting:
+                order.workers[worker_id] = True
+                active.append(worker_id)
+        free = [number for number in range(self._max_workers) if number not in self.pool().workers]
+        for worker_id in free[: max(0, count - len(active))]:
+            self.add(worker_id)
+            order.workers[worker_id] = True
+        self.retire_idle(order)
+
+    def retire_idle(self, order: Order) -> None:
+        """Ask those to quit that take no more tasks and have none in hand."""
+        for worker_id, takes in order.workers.items():
+            if not takes and not order.unfinished(worker_id):
+                self.pool().quit(self.pool().workers[worker_id])
+
+    def retire_all(self, order: Order) -> None:
+        """Ask those to quit that take no more tasks: nobody waits for what they have in hand."""
+        for worker in self.pool().workers.values():
+            if not order.workers.get(worker.id, True):
+                self.pool().quit(worker)
+
+    def taking_tasks(self) -> dict[int, bool]:
+        """Worker ids, and whether each has not been asked to quit."""
+        return {worker.id: not worker.quitting for worker in self.pool().workers.values()}
+
+    # ---- deaths -----------------------------------------------------------------------------------------------------
+
+    def ended(self, worker: Worker, order: Order) -> None:
+        """A worker is gone: as asked, or by itself. Raises WorkerDied when that cannot be made good.
+
+        What was lost waits in `order` to be sent again, by `next()` or before a wait: here a batch may be in the middle of
+        its decoding (Ctrl-C), and messages to workers carry the slots that were already given back.
+        """
+        lost = order.lost(worker.id)
+        takes_more = order.workers.get(worker.id, False)
+        if worker.quitting and not lost:
+            self._leave(worker, order)
+            return
+        if not order.fixed and worker.why and len(order.active()) > 1:
+            self._leave(worker, order)  # fork(2) was refused: the program trains on with the workers that are there
+            return
+        self.deaths_in_vain += 1
+        hopeless = self.deaths_in_vain > MAX_ATTEMPTS * self._max_workers
+        if order.fixed or hopeless or any(task.deaths >= MAX_ATTEMPTS for task in lost):
+            self.shut_down()
+            raise WorkerDied(_how_it_died(worker), next_step=_what_it_made(lost))
+        self._tally.restarts += 1
+        self._tally.redone += len(lost)
+        if takes_more:
+            self._replace(worker, order)
+        else:
+            self._leave(worker, order)
+
+    def _replace(self, worker: Worker, order: Order) -> None:
+        """A new worker in the place of this one; none where no process can be had and others are there."""
+        try:
+            self.add(worker.id)  # at once: Ctrl-C finds one of the two
+        except OSError:
+            if len(order.active()) < 2:
+                raise
+            self._leave(worker, order)
+            return
+        self._forget(worker)
+
+    def _leave(self, worker: Worker, order: Order) -> None:
+        """This worker is gone and nobody takes its place."""
+        order.workers.pop(worker.id, None)
+        self._forget(worker)
+        self._tally.workers = len(self.pool().workers)
+
+    def _forget(self, worker: Worker) -> None:
+        self.pool().forget(worker)
+        self._shelf.put_back(worker.book)
+
+    # ---- what they take ---------------------------------------------------------------------------------------------
+
+    def worker_bytes(self) -> float:
+        """Private memory of one worker, mean over those alive (RssAnon of proc(5): copied pages and their own)."""
+        found = [_private_bytes(worker.pid) for worker in self.pool().workers.values() if worker.pid is not None]
+        return sum(found) / max(1, len(found))
+
+    def transport_bytes(self) -> int:
+        """Memory that the batches in preparation and in the program's hands take."""
+        return sum(worker.book.region.bytes_in_use() for worker in self.pool().workers.values())
+
+
+def _shut_down(pool: Pool, shelf: Shelf) -> None:
+    """End a pool; regions whose worker is known to be dead go back to the shelf."""
+    for worker in pool.shut_down():
+        worker.book.abandon()
+        shelf.put_back(worker.book)
+
+
+def _private_bytes(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+            return next((int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon:")), 0)
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _how_it_died(worker: Worker) -> str:
+    """torch's words, which people and programs search for."""
+    pid, code = worker.pid, worker.exitcode
+    text = f"DataLoader worker (pid(s) {pid}) exited unexpectedly"
+    if code is not None and code < 0:
+        text += f": DataLoader worker (pid {pid}) is killed by signal: {signal.strsignal(-code)}."
+    elif code is not None:
+        text += f" with exit code {code}"
+    if worker.why:
+        text += f" ({worker.why})"
+    return text
+
+
+def _what_it_made(lost: list[Task]) -> str:
+    return say("loader.worker_died_next", indices=", ".join(str(task.index)[:200] for task in lost[:2]) or "-")
