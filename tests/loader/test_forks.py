@@ -18,6 +18,7 @@ from keepfed.loader.api import DataLoader
 from keepfed.loader.arena import Region
 from keepfed.loader.forks import ForkWitness
 from keepfed.loader.lease import LeaseBook
+from keepfed.loader.shelf import shelf_of
 from tests.loader.processes import program
 
 LARGE = 200_000
@@ -205,3 +206,21 @@ def test_a_fork_while_nothing_is_leased_opens_no_descriptor() -> None:
     with program(child) as running:
         assert running.hear() <= before + 1, "its own end of the pipe"
         running.wait()
+
+
+def test_a_child_takes_none_of_the_regions_that_its_parent_keeps_for_the_next_epoch() -> None:
+    """Both would give them to a worker of theirs, and both workers would write."""
+    loader = DataLoader(Planes(), batch_size=1, num_workers=1)
+    for _ in loader:
+        pass
+    kept = shelf_of(loader).take(1 << 30)
+    shelf_of(loader).put_back(LeaseBook(kept))
+
+    def child(pipe: Connection) -> None:
+        region = shelf_of(loader).take(1 << 30)
+        pipe.send(os.fstat(region.fd).st_ino)
+
+    with program(child) as running:
+        assert running.hear() != os.fstat(kept.fd).st_ino
+        running.wait()
+    assert shelf_of(loader).take(1 << 30) is kept

@@ -11,6 +11,7 @@ import weakref
 from typing import Any
 
 from keepfed.loader.arena import Region
+from keepfed.loader.forks import close_in_children
 from keepfed.loader.lease import LeaseBook
 
 
@@ -20,6 +21,12 @@ class Shelf:
     def __init__(self) -> None:
         self._idle: list[Region] = []
         self._held: list[LeaseBook] = []
+        close_in_children(self)
+
+    def close(self) -> None:
+        """In a forked child: these regions are the parent's, whose next workers write into them."""
+        self._idle.clear()
+        self._held.clear()
 
     def take(self, size_bytes: int) -> Region:
         """A region that nobody uses, or a new one. Raises OSError when none can be made."""
