@@ -10,17 +10,22 @@ PY := $(BIN)/python
 STAMP := $(VENV)/.keepfed-installed
 PHOTOS := examples/photos
 
+# What running tests needs, without the tools that look at the source.
+TEST_PACKAGES := hypothesis pytest pytest-timeout psutil
+
 # Rooms whose tests run once more with a checksum on every batch; what is not built yet is left out.
 VERIFIED := $(wildcard tests/loader tests/launch)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-verify lint format changelog
+.PHONY: help demo test test-verify test-frameworks test-matrix test-torch lint format changelog
 .NOTPARALLEL:
 
 help:
 	@echo "make demo         tune an unmodified training script on real photographs"
 	@echo "make test         lint, types, floors, and every test"
 	@echo "make test-verify  every test with a checksum on every batch (KEEPFED_VERIFY=1)"
+	@echo "make test-frameworks  Lightning, Accelerate and others with our loader, in an environment of their own"
+	@echo "make test-matrix  the loader's tests under each torch of TORCHES, one environment at a time (KEEP=1 keeps them)"
 	@echo "make lint         ruff, mypy and import-linter alone"
 	@echo "make format       let ruff rewrite what it can"
 	@echo "make changelog    show the changelog that the fragments in changelog.d/ add up to"
@@ -50,6 +55,33 @@ endif
 
 test-verify: $(STAMP)
 	KEEPFED_VERIFY=1 $(PY) -m pytest
+
+# fastai comes without what it declares: it wants torchvision, which is built for one torch each and which nothing here uses.
+FRAMEWORKS := .venv-frameworks
+FRAMEWORK_PACKAGES := lightning accelerate transformers torchdata torch_geometric \
+	fastcore fastprogress fasttransform plum-dispatch matplotlib pandas scikit-learn scipy requests pyyaml pillow
+test-frameworks:
+	$(PYTHON) -m venv $(FRAMEWORKS)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable '.[torch]' $(TEST_PACKAGES) $(FRAMEWORK_PACKAGES)
+	$(FRAMEWORKS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps fastai
+	KEEPFED_TEST_FRAMEWORKS=1 $(FRAMEWORKS)/bin/python -m pytest tests/frameworks
+
+# The wheels are large, so there is one environment at a time; the pins of torch and what hangs on it are left out.
+TORCHES ?= 2.6.0 2.13.0 2.15.0
+TORCH ?= 2.13.0
+TORCH_VENV = .venv-torch-$(TORCH)
+test-matrix:
+	for version in $(TORCHES); do $(MAKE) test-torch TORCH=$$version || exit 1; done
+
+test-torch:
+	$(PYTHON) -m venv $(TORCH_VENV)
+	grep -v '^torch==' constraints.txt > $(TORCH_VENV)/constraints.txt
+	$(TORCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir \
+		--constraint $(TORCH_VENV)/constraints.txt --editable '.[torch]' 'torch==$(TORCH)' $(TEST_PACKAGES)
+	$(TORCH_VENV)/bin/python -c 'import sys; from keepfed.loader.torch_seam import missing; sys.exit(", ".join(missing()))'
+	$(TORCH_VENV)/bin/python -m pytest tests/loader; code=$$?; \
+		if [ -z "$(KEEP)" ]; then rm -rf $(TORCH_VENV); fi; exit $$code
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix

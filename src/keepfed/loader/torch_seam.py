@@ -9,6 +9,8 @@ the installed torch's own.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import inspect
 from functools import cache
 from typing import Any
@@ -87,14 +89,17 @@ def is_resume_message(message: object) -> bool:
     return isinstance(message, worker._ResumeIteration)
 
 
-def worker_info() -> Any:
-    """The WorkerInfo of this process, None outside workers."""
-    return worker._worker_info
+def set_worker_seed(seed: int) -> None:
+    """From now on `torch.utils.data.get_worker_info().seed` is this; objects that it returned before stay as they are.
 
-
-def set_worker_info(info: Any) -> None:
-    """Replace the WorkerInfo that `torch.utils.data.get_worker_info()` returns in this process."""
-    worker._worker_info = info
+    A frozen dataclass in torch 2.13; in 2.6 a class that refuses assignments.
+    """
+    info: Any = worker._worker_info
+    if hasattr(info, "__dataclass_fields__"):
+        worker._worker_info = dataclasses.replace(info, seed=seed)
+    elif info is not None:
+        worker._worker_info = copy.copy(info)
+        vars(worker._worker_info)["seed"] = seed
 
 
 def collate_map() -> dict[Any, Any]:

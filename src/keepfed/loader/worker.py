@@ -14,7 +14,6 @@ torch's. A worker holds no lock that another process could wait for, and has one
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pickle
 import random
@@ -228,9 +227,7 @@ def reseed(seed: int) -> None:
     torch.default_generator.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
     random.seed(seed)
     np.random.seed((seed ^ seed >> 32) & 0xFFFF_FFFF)  # noqa: NPY002  # the generator that datasets draw from
-    info = torch_seam.worker_info()
-    if info is not None:
-        torch_seam.set_worker_info(dataclasses.replace(info, seed=seed))
+    torch_seam.set_worker_seed(seed)
 
 
 def restore_states(torch_state: bytes, python_state: Any, numpy_state: Any) -> None:
