@@ -440,6 +440,12 @@ class _Samples(Dataset[Any]):
         lambda i: torch.zeros(3_000).expand(20, 3_000),
         lambda i: True,
         lambda i: torch.tensor(1j).repeat(2_000).conj(),
+        lambda i: torch.zeros(5, 2, 3).permute(2, 0, 1),
+        lambda i: torch.zeros(4, 4, 1).permute(2, 0, 1),
+        lambda i: torch.zeros(3, dtype=torch.float32 if i % 4 == 0 else torch.float64),
+        lambda i: torch.zeros(3, dtype=torch.int64 if i % 4 == 0 else torch.float64),
+        lambda i: torch.zeros(3, requires_grad=i % 4 > 0),
+        lambda i: torch.zeros(1) if i % 4 == 0 else torch.nn.Parameter(torch.zeros(1), requires_grad=False),
     )
 
     def __len__(self) -> int:

@@ -379,3 +379,36 @@ def test_default_collate_inside_the_dataset_may_be_kept_there() -> None:
             batch[0].fill_(-1)
             del batch
         assert memory(iterator) < 12 * 0.5 * MIB
+
+
+class Wasteful(Marked):
+    """Collates a MiB inside `__getitem__`, of which nothing travels."""
+
+    def __getitem__(self, index: int) -> Any:
+        scratch = default_collate([torch.full((MIB // 16,), float(index))] * 4)
+        return scratch.mean(0)[: self.width], index
+
+
+def test_what_the_dataset_collates_and_throws_away_takes_no_slots() -> None:
+    iterator: Any = iter(loader_of(Wasteful(80), num_workers=1))
+    for number, batch in enumerate(iterator):
+        check(batch, number)
+        assert memory(iterator) < 8 * 0.5 * MIB  # a batch is half a megabyte, and four are collated to make it
+
+
+class Whole(Marked):
+    """Items are batches, collated by the dataset."""
+
+    def __getitem__(self, index: int) -> Any:
+        return default_collate([super(Whole, self).__getitem__(4 * index + part) for part in range(4)])
+
+
+def test_a_dataset_that_makes_whole_batches_collates_into_the_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_is_copied(*_: Any) -> Any:
+        raise AssertionError("a tensor that lies in a slot was copied there again")
+
+    monkeypatch.setattr("keepfed.loader.codec.storage_bytes", none_is_copied)
+    for number, batch in enumerate(loader_of(Whole(80), num_workers=1, batch_size=None)):
+        check(batch, number)
+        if number == 20:
+            break

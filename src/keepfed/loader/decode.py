@@ -64,7 +64,8 @@ def _tensor(plain: PlainTensor, slots: _Slots) -> torch.Tensor:
     place, code, shape, stride = plain
     if place[2] == 0:
         return torch.empty_strided(shape, stride, dtype=DTYPES[code], device="cpu")
-    return slots.flat(place, DTYPES[code]).as_strided_(shape, stride)
+    flat = slots.flat(place, DTYPES[code])
+    return flat if len(shape) == 1 and stride == (1,) else flat.as_strided_(shape, stride)
 
 
 class _Slots:
