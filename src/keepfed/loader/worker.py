@@ -24,8 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
+from numpy import random as numpy_random  # here, once: NumPy 2 loads it at first use, which would be in every worker
 
 from keepfed.loader import torch_seam
 from keepfed.loader.arena import Region, SlotWriter
@@ -254,7 +254,7 @@ def reseed(seed: int) -> None:
     """
     torch.default_generator.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
     random.seed(seed)
-    np.random.seed((seed ^ seed >> 32) & 0xFFFF_FFFF)  # noqa: NPY002  # the generator that datasets draw from
+    numpy_random.seed((seed ^ seed >> 32) & 0xFFFF_FFFF)  # noqa: NPY002  # the generator that datasets draw from
     torch_seam.set_worker_seed(seed)
 
 
@@ -262,7 +262,7 @@ def restore_states(torch_state: bytes, python_state: Any, numpy_state: Any) -> N
     """Draw from here on what another process would have drawn."""
     torch.set_rng_state(torch.frombuffer(bytearray(torch_state), dtype=torch.uint8))
     random.setstate(python_state)
-    np.random.set_state(numpy_state)  # noqa: NPY002  # the generator that datasets draw from
+    numpy_random.set_state(numpy_state)  # noqa: NPY002  # the generator that datasets draw from
 
 
 def batch_seed(base_seed: int, epoch: int, number: int) -> int:
