@@ -14,8 +14,8 @@ What is counted, and how a false alarm is avoided:
 - *Threads* of Python. Native pools (OpenMP) are torch's, and stay.
 
 What looks different is looked at again, after a garbage collection, for up to `--leak-wait-s` seconds: processes need a
-moment to end. What a library makes once per process and keeps is allowed by exact identity, never by a pattern that could
-hide one of ours: see `_kept_by_multiprocessing` and `_KEPT_DEVICES`. A test that leaves something on purpose says so:
+moment to end. What is made once per process and kept is allowed by exact identity, never by a pattern that could hide one
+that nobody keeps: see `_kept` and `_KEPT_DEVICES`. A test that leaves something on purpose says so:
 `@pytest.mark.leaves("memory", reason="...")`.
 """
 
@@ -86,7 +86,7 @@ def left_behind(before: Holdings) -> dict[str, list[str]]:
 
 def _ours(pid: int) -> str:
     """A description of the process if it stems from this one and is not kept by a library, else ""."""
-    if pid in _kept_by_multiprocessing()[0]:
+    if pid in _kept()[0]:
         return ""
     try:
         process = psutil.Process(pid)
@@ -115,8 +115,8 @@ def _environment_address(pid: int | str) -> int:
     return int(after_name[47]) if len(after_name) > 47 else 0
 
 
-def _kept_by_multiprocessing() -> tuple[set[int | None], set[int | None]]:
-    """Processes and descriptors of multiprocessing's resource tracker and fork server: one of each per process, kept."""
+def _kept() -> tuple[set[int | None], set[int | None]]:
+    """Processes and descriptors of multiprocessing's resource tracker and fork server, and of our nurseries, its like."""
     pids: set[int | None] = set()
     descriptors: set[int | None] = set()
     if tracker := sys.modules.get("multiprocessing.resource_tracker"):
@@ -125,6 +125,10 @@ def _kept_by_multiprocessing() -> tuple[set[int | None], set[int | None]]:
     if server := sys.modules.get("multiprocessing.forkserver"):
         pids.add(server._forkserver._forkserver_pid)
         descriptors.add(server._forkserver._forkserver_alive_fd)
+    if nursery := sys.modules.get("keepfed.loader.nursery"):
+        for kept in nursery._nurseries.values():
+            pids.add(kept.pid)
+            descriptors |= kept.descriptors()
     return pids, descriptors
 
 
@@ -140,7 +144,7 @@ def _reap() -> None:
 
 
 def _descriptors() -> dict[str, str]:
-    kept = _kept_by_multiprocessing()[1]
+    kept = _kept()[1]
     found = {}
     for number, target in _open_files():
         if number not in kept and not target.startswith(_KEPT_DEVICES):

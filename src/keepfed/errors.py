@@ -6,6 +6,7 @@
     ├── UnreachableError              the thing asked about could not be reached or measured
     └── LoaderError                   the data loader cannot go on
         ├── WorkerDied                a worker process ended by itself; also a RuntimeError, in torch's wording
+        ├── WorkerNotReady            a worker that was not forked from the program could not unpack its dataset
         ├── ForkedIterator            an iterator was used in a forked child of the process that made it
         └── BatchCorrupted            verify mode found bytes that are not the ones that the worker wrote
 
@@ -49,6 +50,10 @@ class WorkerDied(LoaderError, RuntimeError):
     A RuntimeError whose text keeps torch's wording ("DataLoader worker (pid(s) N) exited unexpectedly"), since programs
     and people search for it.
     """
+
+
+class WorkerNotReady(LoaderError, RuntimeError):
+    """A worker that was started by spawn or forkserver could not import the program's modules or unpickle its dataset."""
 
 
 class ForkedIterator(LoaderError, RuntimeError):

@@ -7,6 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from multiprocessing.context import SpawnContext
 from typing import Any
 
 import pytest
@@ -82,21 +83,20 @@ def test_a_loader_that_ours_does_not_handle_runs_on_torchs_iterator_and_says_so_
     assert loader.stats().fallback == reason
 
 
-def test_workers_that_are_spawned_are_left_to_torch(caplog: pytest.LogCaptureFixture) -> None:
+def test_workers_may_be_spawned() -> None:
     for method in ("spawn", "forkserver"):
-        loader = loader_of(Numbers(), multiprocessing_context=method)
-        assert why_torch(loader) == f"workers are started by {method}, not by fork"
+        assert not why_torch(loader_of(Numbers(), multiprocessing_context=method))
 
 
-@pytest.mark.leaves("processes", reason="multiprocessing keeps its resource tracker")
-@pytest.mark.leaves("descriptors", reason="multiprocessing keeps its resource tracker")
-def test_a_spawned_epoch_is_torchs(caplog: pytest.LogCaptureFixture) -> None:
-    loader = loader_of(Numbers(), multiprocessing_context="spawn")
-    with caplog.at_level(logging.WARNING, "keepfed"):
-        iterator = iter(loader)
-    assert not isinstance(iterator, EpochIter)
-    assert len(list(iterator)) == 2
-    assert loader.stats().fallback == "workers are started by spawn, not by fork"
+def test_a_start_method_of_somebody_else_is_left_to_torch() -> None:
+    class Elsewhere(SpawnContext):
+        _name = "elsewhere"
+
+        def get_start_method(self, allow_none: bool = False) -> str:
+            return "elsewhere"
+
+    loader = loader_of(Numbers(), multiprocessing_context=Elsewhere())
+    assert why_torch(loader) == "workers are started by elsewhere, which is none of fork, spawn and forkserver"
 
 
 @pytest.mark.parametrize(

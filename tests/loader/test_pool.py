@@ -17,6 +17,7 @@ from keepfed.loader import channel, pool, zygote
 from keepfed.loader.arena import Region
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.pool import Pool
+from keepfed.loader.zygote import Zygote
 from tests.loader.interrupting import Interrupter
 from tests.loader.processes import wait_until, watching
 
@@ -39,7 +40,7 @@ def echo(_: int, end: WorkerEnd, __: Region) -> None:
 @contextmanager
 def running(main: Any = echo) -> Iterator[Pool]:
     """A pool that is shut down at the end."""
-    made = Pool(main)
+    made = Pool(Zygote.forked(main))
     try:
         yield made
     finally:

@@ -22,6 +22,7 @@ from keepfed.errors import LoaderError
 from keepfed.loader.arena import Region
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.pool import Pool, Worker
+from keepfed.loader.zygote import Zygote
 from tests.loader.processes import program, wait_until, watching
 
 REGION_BYTES = 1 << 30
@@ -56,7 +57,7 @@ def start() -> Iterator[Start]:
     pools = []
 
     def start(main: Callable[[int, WorkerEnd, Region], None]) -> tuple[Pool, Worker]:
-        pool = Pool(main)
+        pool = Pool(Zygote.forked(main))
         pools.append(pool)
         return pool, pool.add(0, Region.create(REGION_BYTES))
 
@@ -331,7 +332,7 @@ def test_when_the_trainer_dies_everything_is_gone_within_a_second(number: int) -
             until_quit(0, end, _)
 
         signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # pytest's faulthandler would write to the terminal
-        pool = Pool(main)
+        pool = Pool(Zygote.forked(main))
         workers = [pool.add(worker_id, Region.create(REGION_BYTES)) for worker_id in range(3)]
         pipe.send([told(pool, worker) for worker in workers] + [pool._zygote.pid])
         time.sleep(600)
@@ -422,7 +423,7 @@ def test_the_trainer_inherits_no_zombies_as_the_first_process_of_a_container() -
 
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
         for _ in range(3):
-            pool = Pool(main)
+            pool = Pool(Zygote.forked(main))
             workers = [pool.add(worker_id, Region.create(REGION_BYTES)) for worker_id in range(2)]
             for worker in workers:
                 told(pool, worker)

@@ -54,7 +54,7 @@ def supported() -> bool:
     return hasattr(os, "memfd_create") and hasattr(mmap, "MAP_SHARED")
 
 
-def _memory_file() -> int:
+def memory_file() -> int:
     """A new anonymous memory file.
 
     MFD_NOEXEC_SEAL is asked for first: with vm.memfd_noexec=2 the kernel refuses a file without it, and from 6.3 on it
@@ -85,7 +85,7 @@ class Region:
         Raises OSError when no memory file of 1 GiB can be made or mapped (ulimit -v, ulimit -f, some sandboxes).
         """
         while True:
-            fd = _memory_file()
+            fd = memory_file()
             try:
                 os.ftruncate(fd, size_bytes)
                 return cls(fd, size_bytes)

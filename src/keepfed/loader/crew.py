@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from keepfed.errors import LoaderError
-from keepfed.loader import torch_seam
+from keepfed.loader import nursery, torch_seam
 from keepfed.loader.budget import budget_for
 from keepfed.loader.codec import Encoded
 from keepfed.loader.decode import decode
@@ -34,6 +34,7 @@ from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
 from keepfed.loader.terms import Terms
 from keepfed.loader.worker import WorkerJob, batch_seed, work
+from keepfed.loader.zygote import Zygote
 from keepfed.plan import Plan
 from keepfed.policy.order import Order, Task
 from keepfed.text import say
@@ -80,12 +81,14 @@ class Crew:
         budget = budget_for(max(terms.plan.num_workers, min(terms.max_workers, USUAL_WORKERS)))
         self._held_bytes = budget.held_bytes
         job = WorkerJob(loop_arguments, not terms.fixed, budget.slots_bytes, terms.verify)
-        pool = Pool(functools.partial(work, job))
+        pool = Pool(_zygote_for(job, terms.method))
         self.roster = Roster(pool, shelf, tally, max_workers=terms.max_workers, region_bytes=budget.region_bytes)
         self.shut_down = self.roster.shut_down
         self._releases = Releases(tally, verify=terms.verify)
         for worker_id in range(terms.plan.num_workers):
             self.roster.add(worker_id)
+        if terms.fixed:
+            pool.seal()
 
     # ---- epochs -----------------------------------------------------------------------------------------------------
 
@@ -312,3 +315,8 @@ def raised_by_sampler(error: BaseException) -> bool:
 def samples_of(index: Any) -> int:
     """Samples in the batch of this index."""
     return len(index) if hasattr(index, "__len__") else 1
+
+
+def _zygote_for(job: WorkerJob, method: str) -> Zygote:
+    """What the workers of this job are forked from: a copy of this process, or a clean one with the job in a parcel."""
+    return Zygote.forked(functools.partial(work, job)) if method == "fork" else nursery.hatch(job, method)

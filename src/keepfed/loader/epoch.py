@@ -15,6 +15,7 @@ from typing import Any
 from keepfed.errors import ForkedIterator, LoaderError
 from keepfed.loader import torch_seam
 from keepfed.loader.crew import Crew, Listener
+from keepfed.loader.fallback import start_method
 from keepfed.loader.forks import start_anew_in_children
 from keepfed.loader.pool import Worker
 from keepfed.loader.shelf import Shelf, shelf_of
@@ -40,7 +41,11 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         self._index_queues: list[Any] = []
         self._reader = 0  # the thread that is inside next(); one that Ctrl-C drove out may come again
         terms = dataclasses.replace(
-            terms, in_order=self._in_order, persistent=self._persistent_workers, timeout_s=self._timeout
+            terms,
+            in_order=self._in_order,
+            persistent=self._persistent_workers,
+            timeout_s=self._timeout,
+            method=start_method(loader),
         )
         shelf = shelf_of(loader) if shelf is None else shelf
         self._again = (terms, tally, shelf, listener)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from keepfed.loader import arena, torch_seam, zygote
+from keepfed.loader import arena, nursery, torch_seam, zygote
 from keepfed.text import say
 
 logger = logging.getLogger("keepfed")
@@ -27,7 +27,7 @@ def why_torch(loader: Any) -> str:
     if not torch_seam.is_map_style(loader):
         return say("loader.iterable")
     method = start_method(loader)
-    if method != "fork":
+    if method != "fork" and method not in nursery.METHODS:
         return say("loader.start_method", method=method)
     if loader.pin_memory and torch.accelerator.is_available():
         return say("loader.pinned")

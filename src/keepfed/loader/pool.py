@@ -28,7 +28,7 @@ from keepfed.loader.arena import Region
 from keepfed.loader.channel import TrainerEnd, channel_pair
 from keepfed.loader.forks import close_in_children
 from keepfed.loader.lease import LeaseBook
-from keepfed.loader.zygote import WorkerMain, Zygote, exit_code
+from keepfed.loader.zygote import Zygote, exit_code
 from keepfed.text import say
 
 GRACE_S = 0.5
@@ -116,17 +116,18 @@ class Worker:
 class Pool:
     """Worker processes, forked from one zygote."""
 
-    def __init__(self, main: WorkerMain) -> None:
-        """Fork the zygote, in which `main` and all it refers to stay as they are now."""
+    def __init__(self, zygote: Zygote) -> None:
+        """Workers will be forked from this zygote, which may have yet to hatch."""
         self.owner_pid = os.getpid()
         self.workers: dict[int, Worker] = {}
         self.closed = False
         self._poll = select.poll()
         self._at: dict[int, Worker | None] = {}
         self._started = 0
-        self._zygote = Zygote(main)
-        for fd in (self._zygote.control.fileno(), self._zygote.pidfd):
-            self._watch(fd, None)
+        self._zygote = zygote
+        self._watch(zygote.control.fileno(), None)
+        if zygote.hatched:
+            self._watch(zygote.pidfd, None)
         close_in_children(self)
 
     def add(self, worker_id: int, region: Region) -> Worker:
@@ -144,6 +145,10 @@ class Pool:
         self._watch(ours.fileno(), worker)
         self.workers[worker_id] = worker  # last: a worker that is known is heard, whenever Ctrl-C comes
         return worker
+
+    def seal(self) -> None:
+        """No worker will be added any more."""
+        self._zygote.seal()
 
     def quit(self, worker: Worker) -> None:
         """Ask this worker to end after what it has in hand."""
@@ -183,7 +188,8 @@ class Pool:
             return []
         dead: list[Worker] = []
         try:
-            self._end_workers()
+            if self._zygote.hatched:  # else it ends as soon as it hatches, and nobody waits for that
+                self._end_workers()
         finally:  # Ctrl-C in the middle: the end of the zygote is the end of all that is left
             self._zygote.quit(GRACE_S)
             dead += [worker for worker in self.workers.values() if worker.gone]
@@ -243,13 +249,16 @@ class Pool:
                 self._unwatch(fd)
 
     def _hear_zygote(self, fd: int) -> None:
+        gone = not self._zygote.alive()  # before its last words are read
         self._zygote.receive()
         self._note()
-        if fd == self._zygote.pidfd:
+        if gone:
             self._unwatch(fd)
+            self._unwatch(self._zygote.pidfd)
             self._unwatch(self._zygote.control.fileno())
             for worker in self._living():
                 if worker.pidfd < 0:  # never came to be; the others are being killed, and their pidfds will say when
+                    worker.why = worker.why or ("" if self._zygote.hatched else say("loader.nursery_gone"))
                     self._ended(worker)
 
     def _note(self) -> bool:
@@ -265,7 +274,10 @@ class Pool:
         """One thing that the zygote said. May come twice (Ctrl-C in between)."""
         kind, serial, *rest = message
         worker = next((worker for worker in self.workers.values() if worker.serial == serial), None)
-        if kind == "forked" and worker is None:
+        if kind == "hatched":
+            self._zygote.told_of(rest[0], fds[0])
+            self._watch(fds[0], None)
+        elif kind == "forked" and worker is None:
             os.close(fds[0])
         elif kind == "forked" and worker is not None:
             worker.forked(rest[0], fds[0])

@@ -35,6 +35,8 @@ class Terms:
     """Whether every batch is copied at delivery (KEEPFED_TRANSPORT=copy)."""
     verify: bool = False
     """Whether checksums are compared at delivery and at release (KEEPFED_VERIFY=1)."""
+    method: str = "fork"
+    """How workers are started: fork, spawn or forkserver."""
 
     @classmethod
     def fixed_count(cls, plan: Plan) -> Terms:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from keepfed.errors import LoaderError
 from keepfed.loader import torch_seam
 from keepfed.loader.crew import samples_of
+from keepfed.loader.fallback import start_method
 from keepfed.loader.trial import trial_of
 from keepfed.plan import Plan
 
@@ -74,6 +75,7 @@ class ZeroIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc]  #
         super().__init__(loader)
         self._owner_pid = os.getpid()
         self._worker_init_fn = loader.worker_init_fn
+        self._start_method = start_method(loader)
         self._pilot = pilot
         self._with_crew = False
         self._reader = Reader(self._sampler_iter)

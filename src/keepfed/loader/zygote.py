@@ -8,11 +8,13 @@
 Workers that are added or replaced in mid-epoch must not be forked from the trainer: by then the program has changed its
 dataset, started CUDA and threads, or stands in another thread. The zygote is forked once, at `iter()`, does nothing, and
 so keeps the dataset as it was. It is single-threaded, so everything forked from it is sound, and PR_SET_PDEATHSIG, which
-is tied to the forking *thread* (prctl(2)), means what it says.
+is tied to the forking *thread* (prctl(2)), means what it says. Where the program wants its workers spawned, the zygote is
+not forked from the trainer but hatched in a clean interpreter (nursery.py), and has a parcel in the dataset's place.
 
-Control socket, trainer to zygote: ("fork", serial, id, region size) with the worker's socket and region attached, ("term", pid), ("quit",).
-Zygote to trainer: ("forked", serial, pid) with a pidfd attached, ("failed", serial, why) when fork(2) refused, ("exited",
-serial, pid, wait status).
+Control socket, trainer to zygote: ("fork", serial, id, region size) with the worker's socket and region attached, ("term",
+pid), ("sealed",) when no worker will be asked for any more, ("quit",).
+Zygote to trainer: ("hatched", 0, pid) with its own pidfd attached, from a nursery only; ("forked", serial, pid) with a
+pidfd attached, ("failed", serial, why) when fork(2) refused, ("exited", serial, pid, wait status).
 
 Endings. The zygote polls a pidfd of the trainer: killed or not, when the trainer is gone the zygote exits, the kernel
 kills its workers (PDEATHSIG), and nothing is left. A worker whose zygote is gone is killed likewise.
@@ -61,30 +63,48 @@ def supported() -> bool:
 class Zygote:
     """The trainer's handle on its zygote."""
 
-    def __init__(self, main: WorkerMain) -> None:
-        """Fork. `main(worker_id, end, region)` is what workers will run; it and all it refers to are frozen now."""
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, control: socket.socket, pid: int = 0, pidfd: int = -1) -> None:
+        """`pid` and `pidfd` are told later by one that has yet to hatch."""
+        self.control, self.pid, self.pidfd = control, pid, pidfd
         # Blocks when sending; receiving asks not to. Switching the socket to and fro would leave it in the wrong state
         # when Ctrl-C comes in between.
         flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
         self._receive = partial(self.control.recvmsg, _DATA_BYTES, _FDS_BYTES, flags)
         self._inbox: deque[tuple[Any, ...]] = deque()
+
+    @classmethod
+    def forked(cls, main: WorkerMain) -> Zygote:
+        """Fork one. `main(worker_id, end, region)` is what workers will run; it and all it refers to are frozen now."""
+        control, theirs = control_pair()
         trainer_pid = os.getpid()
         trainer = os.pidfd_open(trainer_pid)
         for stream in (sys.stdout, sys.stderr):  # else every worker would print the program's unwritten text again
             with contextlib.suppress(AttributeError, ValueError, OSError):
                 stream.flush()
-        self.pid = os.fork()
-        if self.pid == 0:
-            self.control.close()
-            _ZygoteProcess(theirs, trainer, trainer_pid, main).run()
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            ZygoteProcess(theirs, trainer, trainer_pid, main).run()
         theirs.close()
         os.close(trainer)
-        self.pidfd = os.pidfd_open(self.pid)
+        return cls(control, pid, os.pidfd_open(pid))
+
+    @property
+    def hatched(self) -> bool:
+        """Whether the process is known to be there."""
+        return self.pidfd >= 0
+
+    def told_of(self, pid: int, pidfd: int) -> None:
+        """It hatched. Saying it twice does no harm (Ctrl-C in between)."""
+        self.pid, self.pidfd = pid, pidfd
 
     def fork_worker(self, serial: int, worker_id: int, sock: socket.socket, region: Region) -> None:
         """Ask for a worker; it is announced by a "forked" message with the same serial number."""
         self._send(("fork", serial, worker_id, region.size_bytes), [sock.fileno(), region.fd])
+
+    def seal(self) -> None:
+        """Say that no worker will be asked for any more: what only they would need can go."""
+        self._send(("sealed",), [])
 
     def terminate(self, pid: int) -> None:
         """Send SIGTERM to a worker. Only from its parent does torch's handler take it as an order to exit with 0."""
@@ -100,39 +120,52 @@ class Zygote:
         if not self._inbox:
             return None
         data, ancillary, _, _ = self._inbox[0]
-        return _read(data), _descriptors(ancillary)
+        return read(data), descriptors(ancillary)
 
     def done_with_first(self) -> None:
         """Drop the first message."""
         self._inbox.popleft()
 
     def alive(self) -> bool:
-        """Whether the process runs."""
-        return self.pidfd >= 0 and not _readable(self.pidfd, 0)
+        """Whether the process runs, or may still hatch: only it and its nursery hold the other end of the socket."""
+        if self.hatched:
+            return not readable(self.pidfd, 0)
+        return self.control.fileno() >= 0 and not readable(self.control.fileno(), 0, 0)
 
     def quit(self, timeout_s: float) -> None:
-        """End the zygote, and by that every worker that is left; reap it."""
+        """End the zygote, and by that every worker that is left; reap it. One that has yet to hatch then ends at once."""
         self._send(("quit",), [])
-        if not _readable(self.pidfd, timeout_s):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, 0)
+        if self.hatched:
+            if not readable(self.pidfd, timeout_s):
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
         self.close()
 
     def close(self) -> None:
-        """Close the descriptors."""
+        """Close the descriptors, those of messages that nobody read included."""
         self.control.close()
-        if self.pidfd >= 0:
-            os.close(self.pidfd)
-            self.pidfd = -1
+        while (first := self.first()) is not None:
+            self.done_with_first()
+            for fd in first[1]:
+                os.close(fd)
+        pidfd, self.pidfd = self.pidfd, -1
+        if pidfd >= 0:
+            os.close(pidfd)
 
     def _send(self, message: tuple[Any, ...], fds: list[int]) -> None:
         with contextlib.suppress(OSError):  # a dead zygote is noticed by its pidfd
             socket.send_fds(self.control, [marshal.dumps(message)], fds)
 
 
-def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+def control_pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends for short messages with descriptors."""
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came with a message."""
     fds = array.array("i")
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
@@ -140,16 +173,18 @@ def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return list(fds)
 
 
-def _readable(fd: int, timeout_s: float) -> bool:
+def readable(fd: int, timeout_s: float, events: int = 1) -> bool:
+    """Whether there is something to read within this time; with `events=0`, whether the other end is gone."""
     poll = select.poll()
-    poll.register(fd, select.POLLIN)
+    poll.register(fd, events)
     return bool(poll.poll(timeout_s * 1000))
 
 
-class _ZygoteProcess:
+class ZygoteProcess:
     """The zygote's own side. Never returns to the program's code that it was forked from."""
 
     def __init__(self, control: socket.socket, trainer: int, trainer_pid: int, main: WorkerMain) -> None:
+        """`trainer` is a pidfd."""
         self._control = control
         self._trainer = trainer
         self._trainer_pid = trainer_pid
@@ -157,9 +192,12 @@ class _ZygoteProcess:
         self._children: dict[int, tuple[int, int]] = {}  # pidfd -> serial, pid
         self._sigchld = signal.getsignal(signal.SIGCHLD)
 
-    def run(self) -> NoReturn:
+    def run(self, *, announced: bool = True) -> NoReturn:
+        """Be a zygote until the end. `announced`: whether the trainer knows this process already."""
         status = 1
         try:
+            if not announced:
+                self._announce()
             gc.freeze()  # a collection here or in a worker must not run the trainer's finalizers, nor touch its pages
             os.environ["KEEPFED_WORKER"] = "1"
             _drop_handlers()
@@ -169,6 +207,11 @@ class _ZygoteProcess:
             status = 0
         finally:
             os._exit(status)
+
+    def _announce(self) -> None:
+        own = os.pidfd_open(os.getpid())
+        self._say("hatched", 0, os.getpid(), fds=[own])
+        os.close(own)
 
     def _serve(self) -> bool:
         """Until the trainer says quit (True) or is gone (False: then the kernel kills the workers)."""
@@ -190,10 +233,12 @@ class _ZygoteProcess:
         data, ancillary, _, _ = self._control.recvmsg(_DATA_BYTES, _FDS_BYTES, socket.MSG_CMSG_CLOEXEC)
         if not data:
             return False
-        fds = _descriptors(ancillary)
-        kind, *rest = _read(data)
+        fds = descriptors(ancillary)
+        kind, *rest = read(data)
         if kind == "fork":
             self._fork(poll, fds, *rest)
+        elif kind == "sealed":
+            self._main = _sealed  # a parcel is closed by that, and its memory goes with the last worker that unpacks it
         elif kind == "term" and rest[0] in {pid for _, pid in self._children.values()}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(rest[0], signal.SIGTERM)
@@ -259,9 +304,14 @@ class _ZygoteProcess:
             socket.send_fds(self._control, [marshal.dumps(message)], fds or [])
 
 
-def _read(data: bytes) -> tuple[Any, ...]:
+def read(data: bytes) -> tuple[Any, ...]:
+    """A message, as it was dumped by marshal."""
     message: tuple[Any, ...] = marshal.loads(data)  # noqa: S302  # a private socket pair within one process tree
     return message
+
+
+def _sealed(worker_id: int, _end: WorkerEnd, _region: Region) -> NoReturn:
+    raise AssertionError(f"worker {worker_id} was asked for after the last one")
 
 
 def _drop_handlers() -> None:
