@@ -83,10 +83,13 @@ class Nursery:
         trainer = os.pidfd_open(self.owner_pid)
         try:
             self.pid = _start([theirs.fileno(), trainer])
+            self._pidfd = os.pidfd_open(self.pid)
+        except BaseException:
+            self._control.close()
+            raise
         finally:
             os.close(trainer)
             theirs.close()
-        self._pidfd = os.pidfd_open(self.pid)
         close_in_children(self)
         self._send(("preload", preload), [])
 

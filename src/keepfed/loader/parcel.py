@@ -24,6 +24,7 @@ into the parcel: then workers share them with each other, no longer with the tra
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 from collections.abc import Iterator
@@ -142,7 +143,10 @@ def _dump(job: WorkerJob, contents: IO[bytes], blocks: int) -> None:
     try:
         ParcelPickler(contents, _Blocks(blocks)).dump(job)
     except Exception as error:
-        raise named(error, job.loop_arguments, partial(ParcelPickler.table_of, _Blocks(blocks))) from error
+        told = named(error, job.loop_arguments, ForkingPickler(io.BytesIO()).dispatch_table)
+        if told is error:
+            raise
+        raise told from error
 
 
 class _Blocks:
@@ -178,23 +182,9 @@ class ParcelPickler(ForkingPickler):
 
     def __init__(self, file: IO[bytes], blocks: _Blocks) -> None:
         super().__init__(file)
-        self.dispatch_table = self.table_of(blocks)
-
-    @classmethod
-    def table_of(cls, blocks: _Blocks) -> Any:
-        """How to reduce what: multiprocessing's table, in which torch has entered its types, and our two."""
-        inherited: Any = ForkingPickler(_Nowhere()).dispatch_table
-        by_torch = inherited[torch.UntypedStorage]
-        return {
-            **inherited,
-            np.ndarray: partial(_reduce_array, blocks),
-            torch.UntypedStorage: partial(_reduce_storage, blocks, by_torch),
-        }
-
-
-class _Nowhere:
-    def write(self, _: bytes) -> None:
-        """Take nothing."""
+        by_torch = self.dispatch_table[torch.UntypedStorage]
+        self.dispatch_table[np.ndarray] = partial(_reduce_array, blocks)
+        self.dispatch_table[torch.UntypedStorage] = partial(_reduce_storage, blocks, by_torch)
 
 
 def _reduce_array(blocks: _Blocks, array: np.ndarray[Any, Any]) -> Any:
