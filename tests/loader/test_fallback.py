@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from multiprocessing.context import SpawnContext
@@ -96,7 +97,14 @@ def test_a_start_method_of_somebody_else_is_left_to_torch() -> None:
             return "elsewhere"
 
     loader = loader_of(Numbers(), multiprocessing_context=Elsewhere())
-    assert why_torch(loader) == "workers are started by elsewhere, which is none of fork, spawn and forkserver"
+    assert "workers are started by elsewhere and not by fork, spawn or forkserver" in why_torch(loader)
+
+
+def test_a_frozen_program_is_left_to_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sys.executable is the program itself: it would start itself again."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert why_torch(loader_of(Numbers(), multiprocessing_context="spawn"))
+    assert not why_torch(loader_of(Numbers(), multiprocessing_context="fork"))
 
 
 @pytest.mark.parametrize(

@@ -121,9 +121,11 @@ def test_a_parcel_is_given_back_when_the_last_worker_has_it() -> None:
     """A dataset of gigabytes is not kept once more for as long as the iterator lives."""
     iterator: Any = iter(loader_of())
     next(iterator)
-    pool = iterator._crew.roster.pool()
-    zygote = pool._zygote.pid
+    zygote = iterator._crew.roster.pool()._zygote.pid
+    worker = iterator._workers[0].pid
     wait_until(lambda: "memfd" not in str(links_of(zygote)), "the zygote closes the parcel")
+    region = str(links_of(worker)).count("memfd")
+    assert region == 2, "a worker has its own region: a descriptor, and the copy that the mapping keeps"
     assert len(list(iterator)) == 7
 
 

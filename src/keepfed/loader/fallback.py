@@ -27,7 +27,7 @@ def why_torch(loader: Any) -> str:
     if not torch_seam.is_map_style(loader):
         return say("loader.iterable")
     method = start_method(loader)
-    if method != "fork" and method not in nursery.METHODS:
+    if method != "fork" and not (method in nursery.METHODS and nursery.supported()):
         return say("loader.start_method", method=method)
     if loader.pin_memory and torch.accelerator.is_available():
         return say("loader.pinned")

@@ -49,6 +49,11 @@ FDS_PER_MESSAGE = 200
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from keepfed.loader.nursery_process import main; main({arguments})"
 
 
+def supported() -> bool:
+    """Whether there is an interpreter to start: in a frozen program, sys.executable is the program itself."""
+    return not getattr(sys, "frozen", False) and spawn.get_executable() is not None
+
+
 def hatch(job: WorkerJob, method: str) -> Zygote:
     """A zygote for this job, in the nursery of this process; it may have yet to hatch when this returns.
 
@@ -58,11 +63,12 @@ def hatch(job: WorkerJob, method: str) -> Zygote:
     data = preparation()
     with _lock:
         nursery = _nursery_for(method, data)  # first: it starts while we pickle
-        parcel = Parcel.pack(job, data, method)
-        try:
+    parcel = Parcel.pack(job, data, method)
+    try:
+        with _lock:
             return nursery.hatch(parcel)
-        finally:
-            parcel.close()
+    finally:
+        parcel.close()
 
 
 def close() -> None:

@@ -17,7 +17,7 @@ import socket
 import sys
 from typing import Any, NoReturn
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # linux/prctl.h
 _DATA_BYTES = 1 << 16
 _MOST_FDS = 253  # SCM_MAX_FD, unix(7)
 
@@ -26,8 +26,10 @@ def main(control: int, trainer: int, trainer_pid: int, tied: bool) -> NoReturn:
     """Be a nursery until the trainer is gone. `trainer` is its pidfd; `tied`: whether its main thread started us."""
     signal.signal(signal.SIGINT, lambda _number, _frame: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_NAME, b"keepfed-nursery")  # what ps and top show instead of a long command line
     if tied:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != trainer_pid:
             os._exit(0)  # it was gone before the line above
     importlib.import_module("keepfed.loader.unpack")  # brings torch, numpy and our worker

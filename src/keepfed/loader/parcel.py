@@ -183,8 +183,11 @@ class ParcelPickler(ForkingPickler):
     def __init__(self, file: IO[bytes], blocks: _Blocks) -> None:
         super().__init__(file)
         by_torch = self.dispatch_table[torch.UntypedStorage]
-        self.dispatch_table[np.ndarray] = partial(_reduce_array, blocks)
-        self.dispatch_table[torch.UntypedStorage] = partial(_reduce_storage, blocks, by_torch)
+        self.dispatch_table = {
+            **self.dispatch_table,
+            np.ndarray: partial(_reduce_array, blocks),
+            torch.UntypedStorage: partial(_reduce_storage, blocks, by_torch),
+        }
 
 
 def _reduce_array(blocks: _Blocks, array: np.ndarray[Any, Any]) -> Any:

@@ -33,6 +33,10 @@ class Contents:
         self._sizes = about_bytes, job_bytes
 
     def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptors: what the last process closes, the system gets back."""
         while self._fds:
             os.close(self._fds.pop())
 
@@ -57,6 +61,7 @@ class Contents:
         finally:
             _opened.clear()
             del current._inheriting
+            self.close()
         return job
 
 
@@ -69,7 +74,6 @@ def work_on(contents: Contents, worker_id: int, end: WorkerEnd, region: Region) 
         told = torch_seam.wrap_exception(WorkerNotReady(text).with_traceback(error.__traceback__))
         answer_all(told, end, region)
     else:
-        del contents
         work(job, worker_id, end, region)
 
 

@@ -144,12 +144,8 @@ class Zygote:
         self.close()
 
     def close(self) -> None:
-        """Close the descriptors, those of messages that nobody read included."""
+        """Close the descriptors."""
         self.control.close()
-        while (first := self.first()) is not None:
-            self.done_with_first()
-            for fd in first[1]:
-                os.close(fd)
         pidfd, self.pidfd = self.pidfd, -1
         if pidfd >= 0:
             os.close(pidfd)
