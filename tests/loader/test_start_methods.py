@@ -304,8 +304,8 @@ def test_ctrl_c_is_for_the_trainer_alone(method: str) -> None:
     def trainer(pipe: Connection) -> None:
         loader = loader_of(method, persistent_workers=True)
         first = list(loader)
-        pipe.send("ready")
         try:
+            pipe.send("ready")
             signal.pause()
         except KeyboardInterrupt:
             pipe.send("interrupted")
