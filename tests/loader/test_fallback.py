@@ -6,14 +6,13 @@ import gc
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from multiprocessing.context import SpawnContext
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset, dataloader
+from torch.utils.data import Dataset, dataloader
 from torch.utils.data._utils import worker
 
 from keepfed.loader import torch_seam
@@ -28,19 +27,6 @@ class Numbers(Dataset[torch.Tensor]):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         return torch.tensor(index)
-
-
-class Stream(IterableDataset[torch.Tensor]):
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return iter(torch.arange(8))
-
-
-def datapipe() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torch.utils.data.datapipes.iter import IterableWrapper
-
-        return IterableWrapper(list(range(8)), deepcopy=False)
 
 
 @pytest.fixture
@@ -66,22 +52,6 @@ def run(loader: DataLoader, caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def loader_of(dataset: Any, **arguments: Any) -> DataLoader:
     return DataLoader(dataset, batch_size=4, num_workers=1, **arguments)
-
-
-@pytest.mark.parametrize(
-    ("dataset", "reason"),
-    [(Stream, "the dataset is iterable-style"), (datapipe, "the dataset is a datapipe")],
-    ids=["iterable", "datapipe"],
-)
-def test_a_loader_that_ours_does_not_handle_runs_on_torchs_iterator_and_says_so_once(
-    dataset: Any, reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    loader = loader_of(dataset())
-    lines = run(loader, caplog)
-    assert len(lines) == 1
-    assert lines[0].endswith(f"runs on torch's own iterator: {reason}.")
-    assert type(loader.dataset).__name__ in lines[0]
-    assert loader.stats().fallback == reason
 
 
 def test_workers_may_be_spawned() -> None:

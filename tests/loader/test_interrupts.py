@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from keepfed.loader import channel, crew, decode, epoch, lease, pool, releases, roster, zygote
 from keepfed.loader.api import DataLoader
@@ -54,6 +56,15 @@ def shared(dataset: Mixed) -> Any:
     return EpochIter(DataLoader(dataset, batch_size=1, num_workers=2), terms, Tally())
 
 
+class Streams(IterableDataset[Any]):
+    """Nothing in the first worker, two numbers in the second."""
+
+    def __iter__(self) -> Iterator[int]:
+        info = get_worker_info()
+        assert info is not None
+        return iter(range(2 * info.id))
+
+
 def told_by(batch: Any) -> int:
     """The number that the whole batch is full of."""
     large, small, named = batch
@@ -94,6 +105,31 @@ def go_through(iterator: Any, *, deaths: bool = False) -> set[str]:
         interrupter.close()
     assert interrupted > BATCHES * 0.9
     return set(lost)
+
+
+def test_ctrl_c_at_any_line_while_streams_end_loses_and_repeats_no_batch() -> None:
+    """One interrupt per epoch, at one line later each time, until there is no such line."""
+    loader = DataLoader(Streams(), batch_size=None, num_workers=2, prefetch_factor=1, persistent_workers=True)
+    interrupter = Interrupter(FILES)
+    interrupted = 0
+    try:
+        for position in itertools.count(1):
+            iterator = iter(loader)
+            interrupter.next_at(position)
+            got: list[Any] = []
+            error: BaseException | None = None
+            while not isinstance(error, StopIteration):
+                batch, error = interrupter.run(functools.partial(next, iterator))
+                assert error is None or isinstance(error, KeyboardInterrupt | StopIteration), interrupter.at
+                got += [batch] if error is None else []
+            if not interrupter.at:
+                break
+            interrupted += 1
+            assert got == [0, 1] or interrupter.at in AT_THE_VERY_RETURN, interrupter.at
+    finally:
+        interrupter.close()
+    assert got == [0, 1]
+    assert interrupted > 200
 
 
 @pytest.mark.parametrize("make", [fixed, shared])

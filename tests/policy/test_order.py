@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 
 from keepfed.policy.order import Order, Task
+from tests.policy.torch_order import TorchModel
 
 MAX_WORKERS = 5
 EPOCH = 60
@@ -200,50 +201,6 @@ def test_whatever_happens_each_batch_comes_out_exactly_once(fixed: bool, in_orde
     )
 
 
-class TorchModel:
-    """`_try_put_index`, `_next_data` and `_process_data` of torch 2.13's multi-process iterator, in a few lines."""
-
-    def __init__(self, workers: int, prefetch: int, batches: int, *, in_order: bool) -> None:
-        self.in_order, self.workers, self.prefetch = in_order, workers, prefetch
-        self.sampler = iter(range(batches))
-        self.cycle = itertools.cycle(range(workers))
-        self.load = [0] * workers
-        self.assigned: dict[int, int] = {}
-        self.queues: list[deque[int]] = [deque() for _ in range(workers)]
-        self.arrived: deque[int] = deque()
-        self.out: list[int] = []
-        self.send_number = 0
-        for _ in range(workers * prefetch):
-            self.try_put_index()
-
-    def try_put_index(self) -> None:
-        if next(self.sampler, None) is None:
-            return
-        worker = next(
-            worker
-            for worker in itertools.islice(self.cycle, self.workers)
-            if self.in_order or self.load[worker] < self.prefetch
-        )
-        self.queues[worker].append(self.send_number)
-        self.assigned[self.send_number] = worker
-        self.load[worker] += 1
-        self.send_number += 1
-
-    def finish(self, worker: int) -> None:
-        self.arrived.append(self.queues[worker].popleft())
-
-    def next_data(self) -> bool:
-        """Whether a batch came out without waiting."""
-        wanted = len(self.out) if self.in_order or not self.arrived else self.arrived[0]
-        if wanted not in self.arrived:
-            return False
-        self.arrived.remove(wanted)
-        self.load[self.assigned[wanted]] -= 1
-        self.try_put_index()
-        self.out.append(wanted)
-        return True
-
-
 @given(
     workers=st.integers(1, 5),
     prefetch=st.integers(1, 4),
@@ -256,7 +213,7 @@ def test_fixed_assigns_and_delivers_as_torch(
     workers: int, prefetch: int, batches: int, in_order: bool, pick: random.Random
 ) -> None:
     """The same arrivals lead to the same assignment, batch by batch, and to the same deliveries."""
-    torch = TorchModel(workers, prefetch, batches, in_order=in_order)
+    torch = TorchModel(workers, prefetch, range(batches), in_order=in_order)
     ours = Order(fixed=True, in_order=in_order, prefetch=prefetch, workers=dict.fromkeys(range(workers), True))
     numbers = iter(range(batches))
     queues: list[deque[int]] = [deque() for _ in range(workers)]
@@ -273,21 +230,21 @@ def test_fixed_assigns_and_delivers_as_torch(
 
     for _ in range(workers * prefetch):
         draw_and_send()
-    out: list[int] = []
-    while len(out) < batches:
+    delivered = 0
+    while delivered < batches:
         assert (assigned, queues) == (torch.assigned, torch.queues)
         busy = [worker for worker in range(workers) if queues[worker]]
         if busy and pick.random() < 0.6:
             worker = pick.choice(busy)
             torch.finish(worker)
-            assert ours.finished(queues[worker].popleft(), worker, None)
-        elif torch.next_data():
+            assert ours.finished(queues[worker].popleft(), worker, torch.workers[worker].made)
+        elif (batch := torch.next_data()) is not None:
             task = ours.next_ready()
             assert task is not None
+            assert (task.worker, task.result) == (batch[0], batch[1] + 1)
             ours.take(task)
             draw_and_send()
-            out.append(task.number)
-            assert out == torch.out
+            delivered += 1
         else:
             assert ours.next_ready() is None
 

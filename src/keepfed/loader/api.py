@@ -24,18 +24,18 @@ class DataLoader(TorchDataLoader[Any]):
     """torch's DataLoader, with batches in reused shared memory.
 
     Every argument and behaviour is torch's, and with an integer `num_workers` so are the batches, bit for bit.
-    `num_workers="auto"` measures the training loop and changes the number of workers while it runs; any other string raises
-    UsageError. What keepfed cannot handle yet runs on torch's own iterator; one log line and `stats().fallback` say why.
+    `num_workers="auto"` measures the training loop and changes the number of workers while it runs; an iterable dataset then
+    gets one worker, since any other number may repeat its samples. Any other string raises UsageError. What keepfed cannot handle yet runs on torch's own iterator; one log line and `stats().fallback` say why.
     """
 
     __signature__ = inspect.signature(TorchDataLoader)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        at = _POSITION_OF_NUM_WORKERS
+        at, dataset = _POSITION_OF_NUM_WORKERS, args[0] if args else kwargs.get("dataset")
         if len(args) > at:
-            args = (*args[:at], count_of(args[at]), *args[at + 1 :])
+            args = (*args[:at], count_of(args[at], dataset), *args[at + 1 :])
         if len(args) <= at or "num_workers" in kwargs:
-            kwargs["num_workers"] = count_of(kwargs.get("num_workers", 0))
+            kwargs["num_workers"] = count_of(kwargs.get("num_workers", 0), dataset)
         seam.cover_ours()
         super().__init__(*args, **kwargs)
         if not hasattr(self, "_keepfed_site"):

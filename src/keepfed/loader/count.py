@@ -12,6 +12,7 @@ from numbers import Integral
 from typing import Any, Self
 
 import torch
+from torch.utils.data import IterableDataset
 
 from keepfed.errors import UsageError
 from keepfed.host.facts import read_host
@@ -41,10 +42,11 @@ class WorkerCount(int):
         return _revived, (int(self), vars(self))
 
 
-def count_of(asked: Any) -> Any:
+def count_of(asked: Any, dataset: object = None) -> Any:
     """What a keepfed.DataLoader hands to torch for this `num_workers`; what torch will refuse is left as it is.
 
-    Raises UsageError for a string other than "auto".
+    "auto" is one worker for an iterable dataset: whether it gives every worker another share cannot be seen from outside,
+    and if it does not, every further worker repeats all samples. Raises UsageError for a string other than "auto".
     """
     if isinstance(asked, WorkerCount) or not isinstance(asked, str | Integral):
         return asked
@@ -52,7 +54,7 @@ def count_of(asked: Any) -> Any:
         return WorkerCount(int(asked))
     if asked != "auto":
         raise UsageError(say("loader.bad_workers", value=asked), next_step=say("loader.bad_workers_next"))
-    return WorkerCount.first_guess()
+    return WorkerCount(1, auto=True) if isinstance(dataset, IterableDataset) else WorkerCount.first_guess()
 
 
 def _revived(count: int, requests: dict[str, Any]) -> WorkerCount:

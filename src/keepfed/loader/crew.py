@@ -184,12 +184,30 @@ class Crew:
 
     def _ready_task(self) -> Task | None:
         """Wait for the batch that comes next; None at the end of the epoch, however often it is asked for."""
-        if not self._order.tasks:
-            return None
-        self._take_in()
-        while (task := self._order.next_ready()) is None:
-            self._wait()
-        return task
+        if self._order.tasks:
+            self._take_in()
+        while self._order.tasks:
+            task = self._order.next_ready()
+            if task is None:
+                self._wait()
+            elif task.ends:
+                self._through(task)
+            else:
+                return task
+        return None
+
+    def _through(self, end: Task) -> None:
+        """A worker's iterable dataset has no more. As torch: one index is drawn, for one of the other workers."""
+        self._order.through(end.worker)
+        try:
+            self._draw()
+        except Exception:
+            self._order.take(end)
+            raise
+        self._dispatch()
+        if not self.terms.persistent:
+            self.roster.dismiss(end.worker)
+        self._order.take(end)  # last: after Ctrl-C all of it is done again
 
     def _wait(self) -> None:
         before = self._order.arrived
@@ -237,14 +255,19 @@ class Crew:
     def _take_in(self) -> None:
         for worker in list(self._workers().values()):
             while (message := worker.end.peek()) is not None:
-                if message[0] == "dry":
-                    self._releases.dry(worker.id)
-                else:
-                    self._result(worker, *message[1:])
+                self._heard(worker, *message)
                 worker.end.done_with_first()
             if worker.gone:
                 self._releases.gone(worker.id)
                 self.roster.ended(worker, self._order)
+
+    def _heard(self, worker: Worker, kind: str, *rest: Any) -> None:
+        if kind == "dry":
+            self._releases.dry(worker.id)
+        elif kind == "done":
+            self._result(worker, *rest)
+        elif rest[0] == self._epoch:
+            self._order.ended(rest[1], worker.id)
 
     def _result(self, worker: Worker, epoch: int, number: int, encoded: Any, times: tuple[float, float]) -> None:
         if epoch != self._epoch:

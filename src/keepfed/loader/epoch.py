@@ -37,7 +37,7 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         torch_seam.BaseDataLoaderIter.__init__(self, loader)
         self._num_workers, self._prefetch_factor = terms.plan.num_workers, terms.plan.prefetch_factor
         self._in_order = getattr(loader, "in_order", True)
-        self._worker_init_fn = loader.worker_init_fn
+        self._worker_init_fn = torch_seam.worker_init_fn(self, loader.worker_init_fn)
         self._index_queues: list[Any] = []
         self._reader = 0  # the thread that is inside next(); one that Ctrl-C drove out may come again
         terms = dataclasses.replace(
@@ -76,7 +76,6 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
 
     def __next__(self) -> Any:
         """The next batch."""
-        self._own()
         if torch_seam.profiler_enabled():
             return super().__next__()  # under the label that profiles of torch's loader have
         if self._sampler_iter is None:
@@ -86,6 +85,7 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         return batch
 
     def _next_data(self) -> Any:
+        self._own()
         thread = threading.get_ident()
         if self._reader not in (0, thread):
             raise LoaderError(say("loader.two_threads"))
@@ -139,6 +139,18 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
     def _own(self) -> None:
         if os.getpid() != self._owner_pid:
             raise ForkedIterator(say("loader.forked_iterator"), next_step=say("loader.forked_iterator_next"))
+
+
+class StreamIter(EpochIter):
+    """What `iter(loader)` returns for an iterable dataset."""
+
+    # torch's own: it warns, with the program's line, when more samples come than `len(loader)` had said.
+    __next__ = torch_seam.BaseDataLoaderIter.__next__
+
+
+def iterator_kind(loader: Any) -> type[EpochIter]:
+    """The class of this loader's iterators."""
+    return EpochIter if torch_seam.is_map_style(loader) else StreamIter
 
 
 def loop_arguments(iterator: Any, terms: Terms) -> dict[str, Any]:

@@ -22,10 +22,6 @@ def why_torch(loader: Any) -> str:
         return say("loader.torch_differs", names=", ".join(absent), version=torch.__version__)
     if not (arena.supported() and zygote.supported()):
         return say("loader.platform")
-    if torch_seam.is_datapipe(loader.dataset):
-        return say("loader.datapipe")
-    if not torch_seam.is_map_style(loader):
-        return say("loader.iterable")
     method = start_method(loader)
     if method != "fork" and not (method in nursery.METHODS and nursery.supported()):
         return say("loader.start_method", method=method)

@@ -9,7 +9,7 @@ import weakref
 from typing import Any
 
 from keepfed.loader import torch_seam
-from keepfed.loader.epoch import EpochIter
+from keepfed.loader.epoch import iterator_kind
 from keepfed.loader.fallback import tell_once, why_torch
 from keepfed.loader.stats import Tally
 from keepfed.loader.switches import disabled, with_switches
@@ -49,4 +49,4 @@ def fixed_iterator(loader: Any) -> Any:
     terms = Terms.fixed_count(Plan(int(loader.num_workers), loader.prefetch_factor))
     tally = tally_of(loader)
     tally.fallback = ""
-    return EpochIter(loader, with_switches(terms), tally)
+    return iterator_kind(loader)(loader, with_switches(terms), tally)

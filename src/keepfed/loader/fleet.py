@@ -18,6 +18,7 @@ from keepfed.loader import torch_seam
 from keepfed.loader.crew import raised_by_sampler
 from keepfed.loader.fallback import tell_once, why_torch
 from keepfed.loader.fixed import adopt_tally, fixed_iterator, left_to_torch
+from keepfed.loader.held import why_held
 from keepfed.loader.identity import identify
 from keepfed.loader.pilot import Pilot, iterator_with
 from keepfed.loader.session import Session
@@ -70,12 +71,20 @@ class Fleet:
     def _steered(self, name: LoaderId, loader: Any, asked: Plan) -> Any:
         pilot = self._pilots.get(name)
         if pilot is None:
-            pilot = self._pilots[name] = Pilot(name, loader.batch_size, asked, self._session)
-            if not self._session.reports and not self._said_draws:  # with a run folder the launcher says it
-                self._said_draws = True
-                logger.warning(say("loader.auto"))
+            held = why_held(loader)
+            pilot = self._pilots[name] = Pilot(name, loader.batch_size, asked, self._session, held=held)
+            if not self._session.reports:  # with a run folder the launcher says it
+                self._say_what_changes(loader, asked, held)
         adopt_tally(loader, pilot.tally)
         return ZeroIter(loader, pilot) if asked.num_workers == 0 else iterator_with(pilot, loader)
+
+    def _say_what_changes(self, loader: Any, asked: Plan, held: str) -> None:
+        if held:
+            dataset = type(loader.dataset).__name__
+            logger.warning(say("loader.held", dataset=dataset, workers=asked.num_workers, reason=held))
+        elif not self._said_draws:
+            self._said_draws = True
+            logger.warning(say("loader.auto"))
 
     def left_out(self, loader: Any, reason: str) -> bool:
         """This loader makes iterators of its own. Whether somebody reads along who is told so."""

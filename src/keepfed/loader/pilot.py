@@ -20,7 +20,7 @@ from keepfed.errors import LoaderError
 from keepfed.events import Ended, LoaderSeen, Moved, Settled, Window
 from keepfed.host.busy import BusyMeter
 from keepfed.host.facts import HostFacts
-from keepfed.loader.epoch import EpochIter
+from keepfed.loader.epoch import EpochIter, iterator_kind
 from keepfed.loader.ranks import Waits
 from keepfed.loader.session import Session
 from keepfed.loader.shelf import Shelf
@@ -65,18 +65,30 @@ def ceiling(facts: HostFacts, asked: Plan) -> Bounds:
     )
 
 
+def _only(asked: Plan, facts: HostFacts) -> Bounds:
+    """No plan but this one."""
+    return replace(
+        ceiling(facts, asked),
+        min_workers=asked.num_workers,
+        max_workers=asked.num_workers,
+        max_prefetch=asked.prefetch_factor,
+    )
+
+
 class Pilot:
     """Steers one loader."""
 
-    def __init__(self, loader: LoaderId, batch_size: int | None, asked: Plan, session: Session) -> None:
-        """Take over the loader; says so in the run folder."""
+    def __init__(
+        self, loader: LoaderId, batch_size: int | None, asked: Plan, session: Session, *, held: str = ""
+    ) -> None:
+        """Take over the loader; says so in the run folder. `held`: why it is measured and never moved, if so."""
         self.loader = loader
         self.tally = Tally()
         self.shelf = Shelf()
         self.asked = asked
         self._session = session
-        self._bounds = ceiling(session.facts, asked)
-        match = session.plan_of(loader)
+        self._bounds = _only(asked, session.facts) if held else ceiling(session.facts, asked)
+        match = session.plan_of(loader) if not held else None
         self.plan = self._bounds.clamp(match.plan) if match is not None else asked
         trusted = match is not None and match.measured_here
         self._controller = self._first_controller(match if trusted else None)
@@ -90,8 +102,9 @@ class Pilot:
         self._before: tuple[float, float] | None = None
         self._announced = 0
         self._settled = self._lost = False
-        self.refused = ""
-        """Why a program that loads in its own process stays there; empty while it may have workers."""
+        self._held, self.tally.held = bool(held), held
+        self.refused = held
+        """Why the worker count stays what the program asks for; empty while it may be changed."""
         self.trials: weakref.WeakSet[Trial] = weakref.WeakSet()
         """Crews that are kept ready for it; they belong to loaders and iterators."""
         self._busy = BusyMeter(session.facts.cores_pool)
@@ -108,7 +121,7 @@ class Pilot:
 
     def _seen(self, batch_size: int | None, source: str, match: Any) -> None:
         source = source if self._session.agreement.decides else "rank"
-        note = say("loader.own_draws" if self.asked.num_workers else "loader.zero_checking")
+        note = self.refused or say("loader.own_draws" if self.asked.num_workers else "loader.zero_checking")
         if match is not None and match.note:
             note = f"{match.note}; {note}"
         self._session.emit(
@@ -119,6 +132,8 @@ class Pilot:
 
     def terms(self) -> Terms:
         """How the next iterator runs."""
+        if self._held:
+            return with_switches(Terms.fixed_count(self.plan))
         bounds = self._bounds
         terms = Terms(self.plan, fixed=False, max_workers=bounds.max_workers, lookahead=bounds.max_outstanding)
         return with_switches(terms)
@@ -131,13 +146,13 @@ class Pilot:
         self._refuse(reason)
         self._begin_plan()
         if tried.num_workers:
-            why = say("loader.zero_stays", reason=reason)
+            why = self._stays()
             self._session.emit(Moved(self.loader, tried, 0.0, 0.0, kept=False, reason=why))
             self._session.agreement.announce(self.loader, self.plan)
 
     def _refuse(self, reason: str) -> None:
-        self.refused = reason
-        bounds = replace(self._bounds, min_workers=0, max_workers=0)
+        self.refused = self.tally.held = reason
+        bounds = _only(self.asked, self._session.facts)
         self._controller, self._announced = Controller(self.asked, bounds), 0
 
     def epoch_started(self) -> None:
@@ -193,7 +208,7 @@ class Pilot:
         if iterator.undecided():
             return
         there = len(iterator.active_workers())
-        if 0 < there < window.plan.num_workers:  # processes that could not be had
+        if 0 < there < window.plan.num_workers and not self._held:  # processes that could not be had
             window = replace(window, plan=replace(window.plan, num_workers=there))
         agreement = self._session.agreement
         if agreement.decides:
@@ -300,9 +315,10 @@ class Pilot:
         )
 
     def _reason(self, decision: policy.Settled) -> str:
-        if self.refused:
-            return say("loader.zero_stays", reason=self.refused)
-        return say(decision.reason.key, **decision.reason.facts)
+        return self._stays() if self.refused else say(decision.reason.key, **decision.reason.facts)
+
+    def _stays(self) -> str:
+        return say("loader.stays", workers=self.asked.num_workers, reason=self.refused)
 
     def close(self) -> None:
         """Nobody steers this loader any more: its iterators go on with what they have."""
@@ -324,4 +340,4 @@ def _waits(window: Observation) -> Waits:
 
 def iterator_with(pilot: Pilot, loader: Any) -> EpochIter:
     """A new iterator over this loader, steered by its pilot."""
-    return EpochIter(loader, pilot.terms(), pilot.tally, shelf=pilot.shelf, listener=pilot)
+    return iterator_kind(loader)(loader, pilot.terms(), pilot.tally, shelf=pilot.shelf, listener=pilot)

@@ -1,5 +1,6 @@
 """Who works for a crew: workers are added, retired, replaced after a death, and ended.
 
+                              the end of its dataset ─────────────────────┐
     add ──▶ takes tasks ──resize──▶ retires: makes what it has in hand ──▶ asked to quit ──▶ gone: leaves
                │   ▲                                                                          ▲
                ▼   │ replaced by a new worker of the same id (shared mode)                    │
@@ -80,6 +81,12 @@ class Roster:
         for worker in self.pool().workers.values():
             if not order.workers.get(worker.id, True):
                 self.pool().quit(worker)
+
+    def dismiss(self, worker_id: int) -> None:
+        """Ask this worker to quit: its dataset has no more, and there will be no other epoch for it."""
+        worker = self.pool().workers.get(worker_id)
+        if worker is not None:
+            self.pool().quit(worker)
 
     def taking_tasks(self) -> dict[int, bool]:
         """Worker ids, and whether each has not been asked to quit."""

@@ -14,7 +14,7 @@ class LoaderStats:
     batches: int
     """Batches delivered."""
     samples: int
-    """Samples in them, as far as the sampler's indices tell."""
+    """Samples in them, as far as the sampler's indices tell; of an iterable dataset, as many as were asked for."""
     elapsed_s: float
     """From the first `iter()` to the last delivery."""
     wait_s: float
@@ -39,6 +39,8 @@ class LoaderStats:
     """Bytes that travelled in slots."""
     fallback: str
     """Why torch's own iterator runs this loader; empty when it does not."""
+    held: str
+    """Why its worker count is not changed although it is steered; empty when it may be, or when nobody would."""
     plan: Plan | None
     """The plan in force; None before the first `iter()`."""
 
@@ -63,6 +65,7 @@ class Tally:
     bytes: int = 0
     edited: int = 0
     fallback: str = ""
+    held: str = ""
     plan: Plan | None = None
 
     def begin_epoch(self, now_s: float) -> None:
@@ -96,5 +99,6 @@ class Tally:
             redone_batches=self.redone,
             bytes=self.bytes,
             fallback=self.fallback,
+            held=self.held,
             plan=self.plan,
         )

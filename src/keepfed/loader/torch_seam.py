@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 from functools import cache
 from typing import Any
@@ -47,12 +48,16 @@ _NEEDED: tuple[tuple[Any, str], ...] = (
     (worker, "_worker_loop"),
     (worker, "_worker_info"),
     (worker, "_ResumeIteration"),
+    (worker, "_IterableDatasetStopIteration"),
     (worker, "WorkerInfo"),
     (collate, "default_collate_fn_map"),
     (collate, "collate_tensor_fn"),
     (DataLoader, "_get_iterator"),
     (torch.autograd, "_profiler_enabled"),
 )
+
+if hasattr(dataloader, "IterDataPipe"):
+    _NEEDED += ((dataloader, "_sharding_worker_init_fn"),)
 
 BaseDataLoaderIter: Any = getattr(dataloader, "_BaseDataLoaderIter", object)
 MultiProcessingDataLoaderIter: Any = getattr(dataloader, "_MultiProcessingDataLoaderIter", object)
@@ -87,6 +92,19 @@ def resume_message(shared_seed: int | None) -> Any:
 def is_resume_message(message: object) -> bool:
     """Whether torch's worker loop acknowledges a new epoch with this object."""
     return isinstance(message, worker._ResumeIteration)
+
+
+def is_end_of_dataset(data: object) -> bool:
+    """Whether torch's worker loop says by this, in the place of a batch, that its iterable dataset has no more."""
+    return isinstance(data, worker._IterableDatasetStopIteration)
+
+
+def worker_init_fn(iterator: Any, own: Any) -> Any:
+    """What a worker runs first: the program's `own` function; for datapipes, after torch's that shards them."""
+    if not is_datapipe(iterator._dataset):
+        return own
+    shard: Any = dataloader._sharding_worker_init_fn
+    return functools.partial(shard, own, iterator._world_size, iterator._rank)
 
 
 def set_worker_seed(seed: int) -> None:

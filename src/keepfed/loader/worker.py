@@ -157,11 +157,18 @@ class ResultQueue:
         number, data = item
         if torch_seam.is_resume_message(number):
             return
+        if torch_seam.is_end_of_dataset(data):
+            self._out.discard()
+            self._send("ended", self._tasks.epoch, number)
+            return
         encoded = self._encode(data)
         now_s, now_cpu_s = time.perf_counter(), time.process_time()
         times = (now_s - self._tasks.started_s, now_cpu_s - self._tasks.started_cpu_s)
+        self._send("done", self._tasks.epoch, number, tuple(encoded), times)
+
+    def _send(self, *message: Any) -> None:
         try:
-            self._end.send("done", self._tasks.epoch, number, tuple(encoded), times)
+            self._end.send(*message)
         except OSError:
             self._tasks.wait_for_release()  # the trainer is gone: its end of file ends the loop
 

@@ -136,7 +136,9 @@ class ZeroIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc]  #
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         try:
             batch = self._make(index)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, StopIteration):
+                self._epoch_over()
             if asked is not None:
                 trial.forget(asked)
             raise
@@ -158,9 +160,12 @@ class ZeroIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc]  #
         try:
             return self._next_index()
         except StopIteration:
-            tally = self._pilot.tally
-            tally.epoch_s = time.perf_counter() - tally.epoch_began_s
+            self._epoch_over()
             raise
+
+    def _epoch_over(self) -> None:
+        tally = self._pilot.tally
+        tally.epoch_s = time.perf_counter() - tally.epoch_began_s
 
     def _make(self, index: Any) -> Any:
         batch = self._dataset_fetcher.fetch(index)

@@ -1,13 +1,19 @@
 """Which batch is made by whom, which comes out next, what is made again after a death: exactly once each, in order.
 
     draw ──▶ waiting ──next_to_send, sent──▶ at a worker ──finished──▶ ready ──take──▶ the program
-                ▲                                 │
-                └────────────── lost ─────────────┘
+                ▲                                 │ │
+                └────────────── lost ─────────────┘ └──────ended─────▶ ready, the end of that worker's
+                                                                       dataset ──through──▶ nobody
 
 Two ways to assign. *Fixed* is torch's: strict round robin over worker ids in the order of the draws, since each worker's
 random stream depends on which batches it makes and in which order; a lost task stays with its worker id. *Shared* is for
 loaders whose worker count may change: whoever has least to do gets the next task, as long as no more than
 workers x prefetch batches are unfinished or unread; the content of a batch does not depend on who makes it.
+
+Iterable datasets (fixed only): what is drawn says how many samples to take, not which, and each worker comes to an end of
+its own. The end is an answer to a task like any other and is heeded when that task's turn comes, as if torch's messages
+had come in the order of the draws: how many batches each worker has been asked for then follows from what the program
+has received, and not from who was quicker.
 
 Nothing here waits, sends or looks at a clock. Everything follows from the tasks themselves and every method may be repeated
 with the same arguments, so that Ctrl-C between any two lines of the loader loses no batch and makes none twice.
@@ -37,6 +43,8 @@ class Task:
     """How many workers died with it in hand."""
     ready: bool = False
     """Whether the result is here."""
+    ends: bool = False
+    """Whether the result is no batch: its worker's dataset has no more."""
     result: Any = None
     """The result."""
     arrival: int = 0
@@ -55,6 +63,8 @@ class Order:
     """Batches per worker that may be unfinished or unread."""
     workers: dict[int, bool] = field(default_factory=dict)
     """Worker ids, and whether each takes new tasks."""
+    exhausted: set[int] = field(default_factory=set)
+    """Workers whose iterable dataset has no more: nothing new goes to them in this epoch, also when they have left."""
     tasks: dict[int, Task] = field(default_factory=dict)
     """Every task that was drawn and has not come out, in the order of the draws."""
     drawn: int = 0
@@ -76,11 +86,14 @@ class Order:
         The choice is kept: a task that was sent, but of which that could not be noted any more, goes to the same worker
         again, who drops the repetition.
         """
-        for task in self.tasks.values():
-            if not task.sent:
-                if task.worker < 0:
-                    task.worker = self._fixed() if self.fixed else self._least_loaded(task)
-                return None if task.worker < 0 else (task, task.worker)
+        while (task := next((task for task in self.tasks.values() if not task.sent), None)) is not None:
+            if task.worker < 0:
+                task.worker = self._fixed() if self.fixed else self._least_loaded(task)
+            if task.worker >= 0:
+                return task, task.worker
+            if not self.exhausted:
+                return None
+            self.take(task)  # as torch: what nobody has room for is not kept; it names no samples that could be missed
         return None
 
     def sent(self, task: Task, worker: int) -> None:
@@ -100,6 +113,21 @@ class Order:
         self.arrived += 1
         task.result, task.arrival, task.ready = result, self.arrived, True
         return True
+
+    def ended(self, number: int, worker: int) -> bool:
+        """Instead of a batch came word that the worker's dataset has no more. False as for `finished`."""
+        task = self.tasks.get(number)
+        if task is None or task.ready or task.worker != worker:
+            return False
+        task.ends = True
+        return self.finished(number, worker, None)
+
+    def through(self, worker: int) -> None:
+        """The turn has come of this worker's end: nothing new goes to it, and what it was sent it will never make."""
+        self.exhausted.add(worker)
+        for task in list(self.tasks.values()):
+            if task.worker == worker and not task.ready:
+                self.take(task)
 
     def has_result_of(self, number: int, worker: int) -> bool:
         """Whether this task waits for delivery, made by this worker."""
@@ -136,16 +164,16 @@ class Order:
 
     def active(self) -> list[int]:
         """Workers that take new tasks."""
-        return [worker for worker, takes in self.workers.items() if takes]
+        return [worker for worker, takes in self.workers.items() if takes and worker not in self.exhausted]
 
     def _fixed(self) -> int:
         """torch's choice: workers in turn; without order, the next one that has less than its share to do or unread."""
-        turn = list(self.workers)
-        start = (turn.index(self.turn) + 1) % len(turn) if self.turn in self.workers else 0
-        if self.in_order:
-            return turn[start]
+        turn = sorted(self.active(), key=lambda worker: (worker <= self.turn, worker))
+        if self.in_order or not turn:
+            return turn[0] if turn else -1
         load = self._load(ready_too=True)
-        return next((worker for worker in turn[start:] + turn[:start] if load[worker] < self.prefetch), -1)
+        share = self.prefetch * len(self.workers.keys() | self.exhausted) // len(turn)
+        return next((worker for worker in turn if load[worker] < share), -1)
 
     def _least_loaded(self, task: Task) -> int:
         """Whoever has least to do, and less than the prefetch.
@@ -164,6 +192,6 @@ class Order:
     def _load(self, *, ready_too: bool) -> dict[int, int]:
         load = dict.fromkeys(self.workers, 0)
         for task in self.tasks.values():
-            if task.sent and (ready_too or not task.ready) and task.worker in load:
+            if task.worker in load and (ready_too or not task.ready):
                 load[task.worker] += 1
         return load

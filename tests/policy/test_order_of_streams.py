@@ -1,0 +1,281 @@
+"""Iterable datasets: every worker reads to an end of its own; what comes out, and who is asked for more, is torch's."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from keepfed.policy.order import Order, Task
+from tests.policy.torch_order import END, StreamWorker, TorchModel
+
+LENGTHS = st.lists(st.integers(0, 6), min_size=1, max_size=5)
+
+
+def in_turn(lengths: list[int]) -> list[tuple[int, int]]:
+    """Batches (worker, place in its stream) as they come out in order: one of each worker that has more, again and again."""
+    return [(worker, place) for place in range(max(lengths)) for worker, length in enumerate(lengths) if place < length]
+
+
+class Loader:
+    """An epoch over streams as the crew runs one."""
+
+    def __init__(self, lengths: list[int], prefetch: int, *, in_order: bool) -> None:
+        self.order = Order(True, in_order, prefetch, dict.fromkeys(range(len(lengths)), True))
+        self.workers = [StreamWorker(number, length) for number, length in enumerate(lengths)]
+        self.numbers = itertools.count()
+        self.reads = 0
+        self.assigned: list[int] = []
+        for _ in range(prefetch * len(lengths)):
+            self.draw()
+        self.send()
+
+    def draw(self) -> None:
+        self.reads += 1
+        self.order.draw(next(self.numbers), None)
+
+    def send(self) -> None:
+        while (chosen := self.order.next_to_send()) is not None:
+            task, worker = chosen
+            assert not self.order.exhausted & {worker}, "sent to a worker that has no more"
+            self.workers[worker].tasks.append(task.number)
+            self.assigned.append(worker)
+            self.order.sent(task, worker)
+
+    def finish(self, worker: int, *, again: bool = False) -> None:
+        message = self.workers[worker].finish()
+        for _ in range(1 + again if message is not None else 0):
+            number, data = message or (0, None)
+            if data is END:
+                self.order.ended(number, worker)
+            else:
+                self.order.finished(number, worker, data)
+
+    def next_data(self) -> Any:
+        """The batch that comes out, END of the epoch, or None when one has to wait."""
+        while self.order.tasks:
+            task = self.order.next_ready()
+            if task is None:
+                return None
+            if not task.ends:
+                self.draw()
+                self.order.take(task)
+                self.send()
+                return task.result
+            self.through(task)
+        return END
+
+    def through(self, end: Task) -> None:
+        self.order.through(end.worker)
+        self.draw()
+        self.send()
+        self.order.take(end)
+
+    def busy(self) -> list[int]:
+        return [worker.number for worker in self.workers if worker.tasks]
+
+
+@given(lengths=LENGTHS, prefetch=st.integers(1, 4), pick=st.randoms(use_true_random=False))
+@settings(max_examples=300, deadline=None, database=None)
+def test_without_order_every_decision_is_torchs(lengths: list[int], prefetch: int, pick: random.Random) -> None:
+    """The same arrivals lead to the same tasks at the same workers, the same batches, reads and end."""
+    torch = TorchModel(len(lengths), prefetch, itertools.repeat(None), in_order=False, lengths=lengths)
+    ours = Loader(lengths, prefetch, in_order=False)
+    batch = None
+    while batch is not END:
+        assert ours.assigned == list(torch.assigned.values())
+        busy = ours.busy()
+        if busy and pick.random() < 0.6:
+            worker = pick.choice(busy)
+            torch.finish(worker)
+            ours.finish(worker)
+        else:
+            batch = torch.next_data()
+            assert ours.next_data() == batch
+    assert sorted(torch.out) == sorted(in_turn(lengths))
+    assert ours.reads == torch.reads
+
+
+@given(lengths=LENGTHS, prefetch=st.integers(1, 4), pick=st.randoms(use_true_random=False))
+@settings(max_examples=300, deadline=None, database=None)
+def test_in_order_every_decision_is_torchs_when_batches_arrive_in_order(
+    lengths: list[int], prefetch: int, pick: random.Random
+) -> None:
+    torch = TorchModel(len(lengths), prefetch, itertools.repeat(None), in_order=True, lengths=lengths)
+    ours = Loader(lengths, prefetch, in_order=True)
+    batch = None
+    while batch is not END:
+        assert ours.assigned == list(torch.assigned.values())
+        busy = ours.busy()
+        if busy and pick.random() < 0.6:
+            worker = min(busy, key=lambda worker: torch.queues[worker][0])
+            torch.finish(worker)
+            ours.finish(worker)
+        else:
+            batch = torch.next_data()
+            assert ours.next_data() == batch
+    assert torch.out == in_turn(lengths)
+    assert ours.reads == torch.reads
+
+
+@given(lengths=LENGTHS, prefetch=st.integers(1, 4), pick=st.randoms(use_true_random=False))
+@settings(max_examples=300, deadline=None, database=None)
+def test_in_order_batches_and_reads_are_torchs_whoever_is_quicker(
+    lengths: list[int], prefetch: int, pick: random.Random
+) -> None:
+    """torch's number of reads at the end, and its batches, do not depend on arrivals; ours never do."""
+    runs: list[Any] = [
+        TorchModel(len(lengths), prefetch, itertools.repeat(None), in_order=True, lengths=lengths),
+        Loader(lengths, prefetch, in_order=True),
+    ]
+    outs = []
+    for run in runs:
+        out: list[Any] = []
+        while not out or out[-1] is not END:
+            busy = [worker.number for worker in run.workers if worker.tasks]
+            if busy and pick.random() < 0.6:
+                run.finish(pick.choice(busy))
+            elif (batch := run.next_data()) is not None:
+                out.append(batch)
+        outs.append(out[:-1])
+    assert outs[0] == outs[1] == in_turn(lengths)
+    assert runs[0].reads == runs[1].reads
+
+
+@given(lengths=LENGTHS, prefetch=st.integers(1, 4), picks=st.tuples(*[st.randoms(use_true_random=False)] * 2))
+@settings(max_examples=200, deadline=None, database=None)
+def test_in_order_what_each_worker_was_asked_for_follows_from_what_was_delivered(
+    lengths: list[int], prefetch: int, picks: tuple[random.Random, random.Random]
+) -> None:
+    """Also after a break in mid-epoch: persistent workers are then in the same random states, whoever was quicker."""
+    histories = []
+    for pick in picks:
+        run = Loader(lengths, prefetch, in_order=True)
+        history = [list(run.assigned)]
+        batch = None
+        while batch is not END:
+            busy = run.busy()
+            if busy and pick.random() < 0.5:
+                run.finish(pick.choice(busy))
+            elif (batch := run.next_data()) is not None:
+                history.append(list(run.assigned))
+        histories.append(history)
+    assert histories[0] == histories[1]
+
+
+class Streams(RuleBasedStateMachine):
+    """One epoch over streams. "again" means: Ctrl-C struck after the step and it is done once more."""
+
+    in_order: bool
+
+    @initialize(lengths=LENGTHS, prefetch=st.integers(1, 4))
+    def begin(self, lengths: list[int], prefetch: int) -> None:
+        self.lengths = lengths
+        self.loader = Loader(lengths, prefetch, in_order=self.in_order)
+        self.order = self.loader.order
+        self.out: list[tuple[int, int]] = []
+
+    @rule(pick=st.randoms(use_true_random=False), again=st.booleans())
+    def finish(self, pick: random.Random, again: bool) -> None:
+        if busy := self.loader.busy():
+            self.loader.finish(pick.choice(busy), again=again)
+
+    @rule(draws=st.integers(1, 2), noted=st.booleans(), again=st.booleans())
+    def take(self, draws: int, noted: bool, again: bool) -> None:
+        """One step of `next()`; interrupted after the draw, it draws again; after a send, it sends again."""
+        task = self.order.next_ready()
+        if task is None:
+            return
+        for _ in range(1 + again if task.ends else 0):
+            self.order.through(task.worker)
+        for _ in range(draws):
+            self.loader.draw()
+        for _ in range(1 + again):
+            self.order.take(task)
+        if not task.ends:
+            self.out.append(task.result)
+        chosen = self.order.next_to_send()
+        if chosen is not None and not noted:
+            self.loader.workers[chosen[1]].tasks.append(chosen[0].number)
+            assert self.order.next_to_send() == chosen
+            self.loader.workers[chosen[1]].tasks.pop()  # a worker takes a repeated number once
+        self.loader.send()
+
+    @precondition(lambda self: hasattr(self, "order") and self.order.exhausted)
+    @rule(pick=st.randoms(use_true_random=False))
+    def leave(self, pick: random.Random) -> None:
+        """Without persistent workers, who has no more ends."""
+        worker = pick.choice(sorted(self.order.exhausted))
+        assert not self.order.lost(worker), "who has no more loses nothing"
+        self.order.workers.pop(worker, None)
+
+    @invariant()
+    def each_stream_comes_out_from_its_beginning(self) -> None:
+        out = getattr(self, "out", [])
+        for worker in {worker for worker, _ in out}:
+            places = [place for other, place in out if other == worker]
+            assert places == list(range(len(places)))
+        if self.in_order:
+            assert out == in_turn(self.lengths)[: len(out)] if out else True
+
+    def teardown(self) -> None:
+        """Whatever happened, all that is left comes out without help."""
+        if not hasattr(self, "order"):
+            return
+        while (batch := self.loader.next_data()) is not END:
+            if batch is not None:
+                self.out.append(batch)
+            else:
+                self.loader.finish(self.loader.busy()[0])
+        assert sorted(self.out) == sorted(in_turn(self.lengths))
+        assert self.order.exhausted == set(range(len(self.lengths)))
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_whatever_happens_each_stream_comes_out_whole_and_in_its_own_order(in_order: bool) -> None:
+    machine = type("Machine", (Streams,), {"in_order": in_order})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=100,
+            stateful_step_count=50,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+            phases=(Phase.generate,),  # to shrink a failure of 50 steps takes longer than a test may
+        ),
+    )
+
+
+def test_a_worker_that_has_no_more_is_passed_over_and_the_turn_goes_on_from_its_place() -> None:
+    order = Order(fixed=True, prefetch=1, workers=dict.fromkeys(range(3), True))
+    for number in range(2):
+        order.draw(number, None)
+        order.sent(*(order.next_to_send() or pytest.fail("nobody")))
+    order.ended(1, 1)
+    order.through(1)
+    del order.workers[1]
+    order.draw(2, None)
+    chosen = order.next_to_send()
+    assert chosen is not None
+    assert chosen[1] == 2
+
+
+def test_what_is_drawn_when_all_have_ended_is_for_nobody() -> None:
+    order = Order(fixed=True, workers={0: True})
+    order.through(0)
+    order.draw(0, None)
+    assert order.next_to_send() is None
+    assert not order.tasks
