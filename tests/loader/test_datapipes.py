@@ -105,7 +105,7 @@ def test_ranks_and_workers_share_the_samples_out_before_the_programs_own_worker_
 
 
 def test_every_sample_of_a_sharded_datapipe_comes_once_on_our_transport() -> None:
-    loader = keepfed.DataLoader(shuffled(), batch_size=4, num_workers=3)
+    loader = keepfed.DataLoader(shuffled(), batch_size=4, num_workers=2)
     iterator = iter(loader)
     assert isinstance(iterator, EpochIter)
     assert sorted(int(sample) for batch in iterator for sample in batch[0]) == list(range(30))
