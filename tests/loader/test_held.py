@@ -99,6 +99,15 @@ def test_a_plan_file_does_not_change_how_many_streams_there_are(tmp_path: Path) 
     assert (seen.used, seen.source) == (Plan(1), "program")
 
 
+def test_a_loader_that_is_built_anew_with_another_count_gets_that_count(host: Steered) -> None:
+    for workers in (1, 2, 0):
+        loader: Any = DataLoader(Stream(), batch_size=4, num_workers=workers)
+        loader._keepfed_site = "train.py:41"
+        assert sum(len(batch[0]) for batch in host.iterator(loader)) == 8 * max(1, workers)
+        del loader
+    assert [seen.used for seen in host.events(LoaderSeen)] == [Plan(1), Plan(2), Plan(0)]
+
+
 def test_a_map_datapipe_keeps_its_workers_since_torch_shards_by_their_number(host: Steered) -> None:
     loader = DataLoader(Items(), batch_size=3, num_workers=2)
     iterator = host.iterator(loader)

@@ -69,9 +69,11 @@ class Fleet:
             return left_to_torch(loader, reason)
 
     def _steered(self, name: LoaderId, loader: Any, asked: Plan) -> Any:
-        pilot = self._pilots.get(name)
+        pilot, held = self._pilots.get(name), why_held(loader)
+        if pilot is not None and held and pilot.asked != asked:
+            pilot.close()  # what is built at this line has another count now, and that is the program's to choose
+            pilot = None
         if pilot is None:
-            held = why_held(loader)
             pilot = self._pilots[name] = Pilot(name, loader.batch_size, asked, self._session, held=held)
             if not self._session.reports:  # with a run folder the launcher says it
                 self._say_what_changes(loader, asked, held)
