@@ -71,9 +71,9 @@ def test_it_is_measured_and_settles_where_it_is_and_says_why(host: Steered) -> N
         assert len(list(host.iterator(loader))) == 200
         if host.events(Settled):
             break
-    (settled,) = host.events(Settled)
-    assert settled.plan == Plan(1)
-    assert settled.reason.startswith("stays at num_workers=1: the dataset is iterable-style")
+    found = host.events(Settled)  # more than one where the machine's load changes meanwhile
+    assert {settled.plan for settled in found} == {Plan(1)}
+    assert all(settled.reason.startswith("stays at num_workers=1: the dataset is iterable-style") for settled in found)
     assert {window.plan for window in host.events(Window)} == {Plan(1)}
     assert host.events(Moved) == []
 
