@@ -26,6 +26,7 @@ help:
 	@echo "make test-verify  every test with a checksum on every batch (KEEPFED_VERIFY=1)"
 	@echo "make test-frameworks  Lightning, Accelerate and others with our loader, in an environment of their own"
 	@echo "make test-matrix  the loader's tests under each torch of TORCHES, one environment at a time (KEEP=1 keeps them)"
+	@echo "make test-containers  the loader in real containers with little memory (needs podman and runc)"
 	@echo "make lint         ruff, mypy and import-linter alone"
 	@echo "make format       let ruff rewrite what it can"
 	@echo "make changelog    show the changelog that the fragments in changelog.d/ add up to"
@@ -82,6 +83,9 @@ test-torch:
 	$(TORCH_VENV)/bin/python -c 'import sys; from keepfed.loader.torch_seam import missing; sys.exit(", ".join(missing()))'
 	$(TORCH_VENV)/bin/python -m pytest tests/loader; code=$$?; \
 		if [ -z "$(KEEP)" ]; then rm -rf $(TORCH_VENV); fi; exit $$code
+
+test-containers: $(STAMP)
+	$(PY) -m pytest -m containers tests/containers
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepfed.loader.arena import PAGE, Region, Slot, SlotWriter, slot_capacity
+from keepfed.loader.arena import IDLE_TAKES, PAGE, Region, Slot, SlotWriter, slot_capacity
 
 MIB = 1 << 20
 
@@ -157,6 +157,31 @@ def test_one_outlier_is_paid_for_once() -> None:
         slot = side.deliver(64 * MIB if number == 20 else MIB + number % 3 * 5_000)
         side.releases.append(use(slot))
     assert side.writer.region.bytes_in_use() < 64 * MIB + 6 * MIB
+
+
+def test_slots_that_were_needed_once_give_up_their_pages() -> None:
+    side = trainer()
+    kept = [side.deliver(8 * MIB) for _ in range(12)]
+    side.releases += [use(slot) for slot in kept]
+    for _ in range(2 * IDLE_TAKES):
+        slot = side.deliver(MIB)
+        side.releases.append(use(slot))
+    assert side.writer.region.bytes_in_use() <= 2 * MIB
+    side.deliver(8 * MIB, fill=3)
+    assert side.writer.region.bytes_in_use() <= 10 * MIB
+    assert len(side.writer.slots) <= 14  # address space is used again
+
+
+def test_a_slot_that_code_in_the_worker_still_reads_keeps_its_pages() -> None:
+    side = trainer()
+    read, owner = side.writer.take(8 * MIB)
+    owner[:] = 5
+    side.writer.sent([read])
+    side.releases.append(use(read))
+    for _ in range(3 * IDLE_TAKES):
+        slot = side.deliver(MIB)
+        side.releases.append(use(slot))
+    assert owner.min() == 5
 
 
 def test_batches_that_grow_reuse_and_cool_what_they_outgrew() -> None:

@@ -46,6 +46,9 @@ HUGE_PAGE = 2 << 20
 ALIGNMENT = 64
 """Tensors start on cache lines, as torch's own allocator does."""
 SMALLEST_REGION = 1 << 30
+IDLE_TAKES = 64
+"""A slot that was not used for so many takes gives up its pages: one outlier, or one epoch whose batches were all kept, must
+not hold memory for the rest of a training. Batches in preparation go round in far fewer."""
 _MFD_NOEXEC_SEAL = 0x0008  # since Linux 6.3; absent from Python 3.11's os module
 
 
@@ -134,6 +137,8 @@ class Slot:
     """Sent to the trainer and not yet given back."""
     cold: bool = False
     """Its pages were given back to the system."""
+    last_take: int = 0
+    """When it was last taken, counted in takes."""
     held: weakref.ref[Owner] | None = None
     """The owner array of the last use inside the worker: alive while dataset or collate code still refers to it."""
 
@@ -160,6 +165,7 @@ class SlotWriter:
     """All slots by offset."""
     _free: list[Slot] = field(default_factory=list)
     _end: int = 0
+    _takes: int = 0
 
     def take(self, nbytes: int) -> tuple[Slot, Owner]:
         """A slot for `nbytes`, most recently used first, and the owner array over it.
@@ -168,7 +174,10 @@ class SlotWriter:
         """
         self.release(self.released())
         slot = self._reuse(nbytes) or self._within_allowance(nbytes)
-        slot.cold = False
+        self._takes += 1
+        if self._takes % IDLE_TAKES == 0:
+            self._cool_idle()
+        slot.cold, slot.last_take = False, self._takes
         slot.generation += 1
         owner = self.region.owner(slot.offset, slot.capacity)
         slot.held = weakref.ref(owner)
@@ -218,20 +227,37 @@ class SlotWriter:
         return sum(slot.capacity for slot in self.slots.values() if not slot.cold)
 
     def _cool_one(self) -> bool:
+        slot = next(filter(self._may_cool, self._free), None)
+        if slot is not None:
+            self._cool(slot)
+        return slot is not None
+
+    def _cool_idle(self) -> None:
         for slot in self._free:
-            if not slot.cold and slot.reusable():
-                self.region.punch(slot.offset, slot.capacity)
-                slot.cold = True
-                return True
-        return False
+            if self._takes - slot.last_take >= IDLE_TAKES and self._may_cool(slot):
+                self._cool(slot)
+
+    def _may_cool(self, slot: Slot) -> bool:
+        return not slot.cold and slot.reusable()
+
+    def _cool(self, slot: Slot) -> None:
+        self.region.punch(slot.offset, slot.capacity)
+        slot.cold = True
+
+    def _cold_slot(self, smallest: int, largest: int) -> Slot | None:
+        for position, slot in enumerate(self._free):
+            if slot.cold and smallest <= slot.capacity <= largest:
+                return self._free.pop(position)
+        return None
 
     def _carve(self, capacity: int) -> Slot:
-        for position, slot in enumerate(self._free):
-            if slot.cold and slot.capacity >= capacity:
-                return self._free.pop(position)
+        if (cold := self._cold_slot(capacity, 4 * capacity)) is not None:
+            return cold
         alignment = HUGE_PAGE if capacity >= HUGE_PAGE else PAGE
         offset = -(-self._end // alignment) * alignment
         if offset + capacity > self.region.size_bytes:
+            if (cold := self._cold_slot(capacity, self.region.size_bytes)) is not None:
+                return cold
             raise MemoryError(
                 f"a batch needs {capacity} bytes, but the {self.region.size_bytes} bytes of address space of this "
                 "worker's region are used up; use a smaller batch_size or prefetch_factor"
