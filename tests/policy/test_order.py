@@ -6,6 +6,7 @@ import itertools
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -357,3 +358,43 @@ def test_a_result_of_a_worker_that_was_given_up_is_refused() -> None:
     assert order.finished(0, chosen[1], "in time")
     assert not order.finished(0, chosen[1], "repeated")
     assert task.result == "in time"
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_the_next_task_is_found_without_looking_at_all_that_are_out(fixed: bool) -> None:
+    """With 64 workers and 512 tasks out, a look at each took longer than everything else that is done for a batch."""
+    order = Order(fixed, prefetch=8, workers=dict.fromkeys(range(64), True))
+    order.tasks = CountingDict()
+    for number in range(512 + 100):
+        order.draw(number, number)
+        if number < 512:
+            order.sent(*(order.next_to_send() or pytest.fail("a worker has room")))
+    order.tasks.looked = 0
+    for number in range(100):
+        task = order.tasks[number]
+        assert order.finished(number, task.worker, None)
+        order.take(task)
+        following = order.next_to_send()
+        assert following is not None
+        assert following[0].number == 512 + number
+        order.sent(*following)
+    assert order.tasks.looked < 100 * 20
+
+
+class CountingDict(dict[int, Task]):
+    """Counts the tasks that somebody looks at."""
+
+    looked = 0
+
+    def get(self, number: int, default: Any = None) -> Any:
+        self.looked += 1
+        return super().get(number, default)
+
+    def __getitem__(self, number: int) -> Task:
+        self.looked += 1
+        return super().__getitem__(number)
+
+    def values(self) -> Any:
+        for task in super().values():
+            self.looked += 1
+            yield task
