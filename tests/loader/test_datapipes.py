@@ -79,6 +79,14 @@ def test_an_epoch_that_was_left_half_way_and_the_next_are_the_same() -> None:
     assert_same(program)
 
 
+def test_a_datapipe_in_spawned_workers_is_the_same() -> None:
+    def program(cls: LoaderClass, diary: Diary) -> None:
+        method = "spawn" if cls is keepfed.DataLoader else "fork"
+        diary.read(cls(shuffled(), batch_size=4, num_workers=2, multiprocessing_context=method))
+
+    assert_same(program)
+
+
 def test_a_map_datapipe_is_the_same() -> None:
     def program(cls: LoaderClass, diary: Diary) -> None:
         diary.read(cls(mapped(), batch_size=3, shuffle=True, num_workers=2))

@@ -126,6 +126,16 @@ def test_an_epoch_that_was_left_half_way_is_the_same_and_so_is_the_next(read: in
     assert_same(program)
 
 
+def test_streams_of_spawned_workers_are_the_same() -> None:
+    """torch's forked workers give the same batches as its spawned ones, and are there sooner."""
+
+    def program(cls: LoaderClass, diary: Diary) -> None:
+        method = "spawn" if cls is keepfed.DataLoader else "fork"
+        diary.read(cls(Uneven(1, 4), batch_size=2, num_workers=2, multiprocessing_context=method))
+
+    assert_same(program)
+
+
 def test_two_iterators_of_one_loader_run_side_by_side() -> None:
     def program(cls: LoaderClass, diary: Diary) -> None:
         loader = cls(Uneven(3, 5), batch_size=2, num_workers=2)
