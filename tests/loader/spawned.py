@@ -6,12 +6,13 @@ import multiprocessing
 import os
 import random
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 
 class Drawing(Dataset[Any]):
@@ -40,6 +41,16 @@ class Drawing(Dataset[Any]):
             "worker": (info.id, info.num_workers, info.seed, torch.initial_seed(), torch.get_num_threads()),
             "noted": getattr(self, "noted", -1),
         }
+
+
+class Stream(IterableDataset[Any]):
+    """An iterable dataset: each worker draws its share."""
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        info = get_worker_info()
+        assert info is not None
+        for number in range(info.id, 13, info.num_workers):
+            yield number, float(torch.rand(()))
 
 
 def note_id(worker_id: int) -> None:

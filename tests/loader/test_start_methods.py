@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.data import DataLoader as TorchDataLoader
+from torch.utils.data.datapipes.iter import IterableWrapper
 
 from keepfed.errors import WorkerDied, WorkerNotReady
 from keepfed.loader import nursery
@@ -24,7 +25,7 @@ from keepfed.loader.terms import Terms
 from keepfed.plan import Plan
 from tests.loader.processes import SOURCE, children_of, program, watching
 from tests.loader.side_by_side import Diary, Program, diary_of
-from tests.loader.spawned import Drawing, Facts, Holding, Refusing, Stuck, Told, fail, note_id
+from tests.loader.spawned import Drawing, Facts, Holding, Refusing, Stream, Stuck, Told, fail, note_id
 from tests.loader.steered import Plain, decide, indices, read, steered
 
 METHODS = ["fork", "spawn", "forkserver"]
@@ -101,6 +102,24 @@ def test_an_error_of_worker_init_fn_is_torchs(method: str) -> None:
     assert_same(starting_by(method), starting_by("fork"))
 
 
+def streaming(method: str) -> Program:
+    """Two epochs of an iterable dataset and of a shuffled datapipe."""
+
+    def run(kind: type[TorchDataLoader[Any]], diary: Diary) -> None:
+        pipe = IterableWrapper(list(range(20)), deepcopy=False).shuffle().sharding_filter()
+        for dataset in (Stream(), pipe):
+            loader = kind(dataset, batch_size=3, num_workers=2, multiprocessing_context=method)
+            for _ in range(2):
+                diary.read(loader)
+
+    return run
+
+
+@pytest.mark.parametrize("method", CLEAN)
+def test_streams_are_torchs(method: str) -> None:
+    assert_same(streaming(method), streaming("fork"))
+
+
 def facts(**options: Any) -> dict[str, Any]:
     """What the only worker of a loader says about itself."""
     (said,) = list(DataLoader(Facts(), batch_size=2, num_workers=1, collate_fn=_first, **options))
@@ -156,7 +175,7 @@ def test_a_daemonic_process_may_have_spawned_workers() -> None:
     """Where torch's cannot."""
 
     def run(pipe: Connection) -> None:
-        multiprocessing.current_process()._config["daemon"] = True  # type: ignore[attr-defined]
+        multiprocessing.current_process()._config["daemon"] = True  # type: ignore[attr-defined]  # what its parent sets
         pipe.send([int(index) for batch in loader_of("spawn") for index in batch[0]])
 
     with program(run) as running:
@@ -189,7 +208,7 @@ def test_workers_that_come_later_unpack_the_same_parcel(method: str) -> None:
     torch.manual_seed(1)
     loader, tally = loader_of(method, "before"), Tally()
     iterator = shared(loader, 1, tally)
-    loader.dataset.told = "after"  # type: ignore[attr-defined]
+    loader.dataset.told = "after"  # type: ignore[attr-defined]  # `Told` has it
     batches = [next(iterator)]
     os.kill(iterator._workers[0].pid, signal.SIGKILL)
     batches += [next(iterator) for _ in range(5)]
