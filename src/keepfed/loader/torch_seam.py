@@ -39,6 +39,8 @@ WORKER_LOOP_ARGUMENTS = (
     "shared_seed",
 )
 """Parameters of `_worker_loop` as of torch 2.6 to 2.13; anything else is a torch that we do not know."""
+WORKER_LOOP_ARGUMENTS_2_15 = tuple("dataset_holder" if name == "dataset" else name for name in WORKER_LOOP_ARGUMENTS)
+"""As of torch 2.15: the dataset comes in a list from which the loop takes it."""
 
 _NEEDED: tuple[tuple[Any, str], ...] = (
     (dataloader, "_BaseDataLoaderIter"),
@@ -74,14 +76,18 @@ def missing() -> tuple[str, ...]:
     """Private names that the installed torch lacks, or has in another shape; empty when all is well."""
     absent = [f"{owner.__name__}.{name}" for owner, name in _NEEDED if not hasattr(owner, name)]
     loop = getattr(worker, "_worker_loop", None)
-    if loop is not None and tuple(inspect.signature(loop).parameters) != WORKER_LOOP_ARGUMENTS:
+    known = WORKER_LOOP_ARGUMENTS, WORKER_LOOP_ARGUMENTS_2_15
+    if loop is not None and tuple(inspect.signature(loop).parameters) not in known:
         absent.append("torch.utils.data._utils.worker._worker_loop(...) with the parameters that we know")
     return tuple(absent)
 
 
 def worker_loop(**arguments: Any) -> None:
     """Run torch's own worker loop with our queues in the place of its."""
-    worker._worker_loop(**arguments)
+    loop: Any = worker._worker_loop
+    if "dataset_holder" in inspect.signature(loop).parameters:
+        arguments["dataset_holder"] = [arguments.pop("dataset")]
+    loop(**arguments)
 
 
 def resume_message(shared_seed: int | None) -> Any:
