@@ -20,7 +20,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 import keepfed.loader.api as keepfed
-from keepfed.loader import crew
+from keepfed.loader import budget
 from keepfed.loader.budget import Budget
 
 WIDTH = 30_000
@@ -108,7 +108,7 @@ def test_keeping_every_batch_neither_stalls_nor_changes_any() -> None:
 
 
 def test_past_the_budget_kept_batches_are_copies_and_slots_stay_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "budget_for", lambda workers: Budget(3 * MIB, 6 * MIB, 1 << 30))
+    monkeypatch.setattr(budget, "shared", Budget(lambda: 15 * MIB))
     iterator: Any = iter(loader_of(Marked()))
     batches = []
     for batch in iterator:
@@ -123,7 +123,7 @@ def test_past_the_budget_kept_batches_are_copies_and_slots_stay_few(monkeypatch:
 
 
 def test_a_worker_whose_slots_are_all_on_their_way_waits_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "budget_for", lambda workers: Budget(MIB, MIB, 1 << 30))
+    monkeypatch.setattr(budget, "shared", Budget(lambda: 5 * MIB // 2))
     iterator: Any = iter(loader_of(Marked(400), prefetch_factor=8))
     for number, batch in enumerate(iterator):
         check(batch, number)

@@ -106,6 +106,10 @@ class Region:
         """Memory that the file holds at present."""
         return os.fstat(self.fd).st_blocks * 512
 
+    def may_be_punched(self) -> bool:
+        """Whether its pages may be given back at all."""
+        return self.fd >= 0
+
     def punch(self, offset: int, nbytes: int) -> None:
         """Give these pages back to the system; they read as zeros afterwards."""
         self._map.madvise(mmap.MADV_REMOVE, offset, nbytes)
@@ -166,6 +170,18 @@ class SlotWriter:
     _free: list[Slot] = field(default_factory=list)
     _end: int = 0
     _takes: int = 0
+
+    def allow(self, nbytes: int) -> None:
+        """From now on the slots may take this much together; what is free beyond that gives up its pages."""
+        self.allowance_bytes = nbytes
+        while self._resident() > self.allowance_bytes and self._cool_one():
+            pass
+
+    def trim(self) -> None:
+        """Give the pages of all free slots back to the system."""
+        self.release(self.released())
+        while self._cool_one():
+            pass
 
     def take(self, nbytes: int) -> tuple[Slot, Owner]:
         """A slot for `nbytes`, most recently used first, and the owner array over it.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import select
 import socket
 import struct
 from collections import deque
@@ -132,6 +133,12 @@ class WorkerEnd:
         """Send one message. Raises OSError when the trainer is gone."""
         for packet in self._packets.cut(pickle.dumps(message, 5)):
             self.sock.send(packet)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether something comes within so many seconds (a message, or the end)."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def receive(self, *, block: bool) -> tuple[Any, ...] | None:
         """The next message; None when there is none now.

@@ -18,13 +18,13 @@ from __future__ import annotations
 import functools
 import itertools
 import time
+import weakref
 from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 from keepfed.errors import LoaderError
-from keepfed.loader import nursery, torch_seam
-from keepfed.loader.budget import budget_for
+from keepfed.loader import budget, nursery, torch_seam
 from keepfed.loader.codec import Encoded
 from keepfed.loader.decode import decode
 from keepfed.loader.pool import Pool, Worker
@@ -38,9 +38,6 @@ from keepfed.loader.zygote import Zygote
 from keepfed.plan import Plan
 from keepfed.policy.order import Order, Task
 from keepfed.text import say
-
-USUAL_WORKERS = 8
-"""A loader that may be resized shares its memory among so many workers, however many it may have at most."""
 
 
 class Listener(Protocol):
@@ -78,11 +75,16 @@ class Crew:
         self._order = Order(terms.fixed)
         self._in_hand: tuple[Task, Any] | None = None
         self._states: dict[int, Any] = {}
-        budget = budget_for(max(terms.plan.num_workers, min(terms.max_workers, USUAL_WORKERS)))
-        self._held_bytes = budget.held_bytes
-        job = WorkerJob(loop_arguments, not terms.fixed, budget.slots_bytes, terms.verify)
+        self._account = budget.shared.open(shelf, terms.plan.num_workers)
+        job = WorkerJob(loop_arguments, not terms.fixed, terms.verify)
         pool = Pool(_zygote_for(job, terms.method))
-        self.roster = Roster(pool, shelf, tally, max_workers=terms.max_workers, region_bytes=budget.region_bytes)
+        self.roster = Roster(
+            pool,
+            shelf,
+            tally,
+            max_workers=terms.max_workers,
+            region_bytes=budget.shared.region_bytes(terms.plan.num_workers),
+        )
         self.shut_down = self.roster.shut_down
         self._releases = Releases(tally, verify=terms.verify)
         for worker_id in range(terms.plan.num_workers):
@@ -109,6 +111,7 @@ class Crew:
                 give_back(*task.result)
         self.roster.retire_all(self._order)
         self._in_hand = None
+        self._account.begin()
         workers = self.roster.taking_tasks()
         self._order = Order(self.terms.fixed, self.terms.in_order, self.plan.prefetch_factor, workers)
         self._indices = indices
@@ -148,6 +151,7 @@ class Crew:
             task = self._ready_task()
             if task is None:
                 self.tally.epoch_s = time.perf_counter() - self.tally.epoch_began_s
+                self._rest()
                 raise StopIteration
             try:
                 self._draw()  # as torch: once per batch, before it is returned and before a worker's exception is raised
@@ -172,7 +176,7 @@ class Crew:
         encoded, book = task.result
         self._releases.collect(self._workers().values())
         try:
-            return decode(encoded, book, copy_all=self.terms.copy_all or book.leased_bytes > self._held_bytes)
+            return decode(encoded, book, copy_all=self.terms.copy_all or book.leased_bytes > self._account.held_bytes)
         except Exception:
             self._drop(task)
             raise
@@ -239,10 +243,26 @@ class Crew:
         while (next_to_send := self._order.next_to_send()) is not None:
             task, worker_id = next_to_send
             worker = self._workers()[worker_id]
-            idle = worker.book.idle()
-            worker.end.send("task", self._epoch, task.number, task.index, self._random_state(task), idle)
+            idle, allowed = worker.book.idle(), self._account.allowance_bytes()
+            worker.end.send("task", self._epoch, task.number, task.index, self._random_state(task), idle, allowed)
             worker.book.told(idle)
             self._order.sent(task, worker_id)
+
+    def _rest(self) -> None:
+        """The epoch is over: this loader's part of the memory is for others until the next one begins."""
+        self._account.end()
+        self._account.owner = weakref.ref(self)
+        self.tell_resting()
+
+    def tell_resting(self) -> None:
+        """Give resting workers back what the program has dropped; they then give it back to the system."""
+        if not self.shut_down.alive:
+            return
+        self._releases.collect(self._workers().values())
+        for worker in self._workers().values():
+            idle = worker.book.idle()
+            worker.end.send("rest", idle)
+            worker.book.told(idle)
 
     def _random_state(self, task: Task) -> Any:
         """What the worker shall draw from: its own stream (None), a seed, or given states."""
@@ -303,6 +323,7 @@ class Crew:
         if not 1 <= plan.num_workers <= self.terms.max_workers:
             raise ValueError(f"num_workers={plan.num_workers}: expected 1 to {self.terms.max_workers}")
         self.roster.resize(plan.num_workers, self._order)
+        self._account.resize(plan.num_workers)
         self.plan = self.tally.plan = plan
         self._order.prefetch = plan.prefetch_factor
         self._dispatch()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from keepfed.loader import arena, nursery, torch_seam, zygote
+from keepfed.loader.room import why_too_little
 from keepfed.text import say
 
 logger = logging.getLogger("keepfed")
@@ -22,6 +23,8 @@ def why_torch(loader: Any) -> str:
         return say("loader.torch_differs", names=", ".join(absent), version=torch.__version__)
     if not (arena.supported() and zygote.supported()):
         return say("loader.platform")
+    if reason := why_too_little(loader.num_workers):
+        return reason
     method = start_method(loader)
     if method != "fork" and not (method in nursery.METHODS and nursery.supported()):
         return say("loader.start_method", method=method)

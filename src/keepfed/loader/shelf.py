@@ -21,17 +21,41 @@ class Shelf:
     def __init__(self) -> None:
         self._idle: list[Region] = []
         self._held: list[LeaseBook] = []
+        self._all: set[weakref.ref[Region]] = set()
         close_in_children(self)
 
     def close(self) -> None:
         """In a forked child: these regions are the parent's, whose next workers write into them."""
         self._idle.clear()
         self._held.clear()
+        self._all.clear()
 
     def take(self, size_bytes: int) -> Region:
         """A region that nobody uses, or a new one. Raises OSError when none can be made."""
         self._sort_out()
-        return self._idle.pop() if self._idle else Region.create(size_bytes)
+        region = self._idle.pop() if self._idle else Region.create(size_bytes)
+        self._all.add(weakref.ref(region, self._all.discard))
+        return region
+
+    def bytes_in_use(self) -> int:
+        """Memory that all regions of this loader take, with those that workers have."""
+        regions = [region for reference in self._all.copy() if (region := reference()) is not None]
+        return sum(region.bytes_in_use() for region in regions)
+
+    def trim(self) -> None:
+        """Give the memory of idle regions back to the system.
+
+        A region is off the shelf meanwhile (one call in C), so that a thread that takes one gets another.
+        """
+        self._sort_out()
+        for _ in range(len(self._idle)):
+            try:
+                region = self._idle.pop(0)
+            except IndexError:
+                return
+            if region.may_be_punched():
+                region.punch(0, region.size_bytes)
+            self._idle.append(region)
 
     def put_back(self, book: LeaseBook) -> None:
         """The worker of this region is gone: nobody writes there any more. Saying it twice does no harm."""

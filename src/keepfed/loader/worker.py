@@ -32,6 +32,9 @@ from keepfed.loader.arena import Region, SlotWriter
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.codec import INLINE_BYTES, BatchWriter, Encoded, dense_stride, encode, is_plain
 
+REST_S = 1.0
+"""A worker that has had nothing to do for so long after an epoch gives the pages of its free slots back."""
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerJob:
@@ -41,8 +44,6 @@ class WorkerJob:
     """Arguments of torch's worker loop but for the queues and the worker's id."""
     shared: bool
     """Whether batches are made by whoever is free, each from a random state of its own."""
-    allowance_bytes: int
-    """Memory that one worker's slots may take before it waits for one to come back."""
     verify: bool
     """Whether checksums go with the slots, and slots that were given back are overwritten."""
 
@@ -73,6 +74,9 @@ class TaskQueue:
         self._released: deque[Any] = deque()
         self._hurried = False
         self._seen: set[int] = set()
+        self._resting = False
+        self.slots: SlotWriter | None = None
+        """The slots of this worker: how much they may take comes with every task."""
         self.epoch = -1  # of the task in hand: a worker may be forked in any epoch
         self.started_s = 0.0
         self.started_cpu_s = 0.0
@@ -82,6 +86,9 @@ class TaskQueue:
         del timeout
         self._take_in(block=False)
         while not self._tasks and not self._ending.is_set():
+            if self._resting and self.slots is not None and not self._end.wait(REST_S):
+                self.slots.trim()
+                self._resting = False
             self._take_in(block=True)
         if self._ending.is_set():
             return None
@@ -127,8 +134,11 @@ class TaskQueue:
     def _sort(self, message: tuple[Any, ...]) -> None:
         kind, *rest = message
         if kind == "task":
-            epoch, number, index, state, released = rest
+            epoch, number, index, state, released, allowance_bytes = rest
+            self._resting = False
             self._released.extend(released)
+            if self.slots is not None and allowance_bytes != self.slots.allowance_bytes:
+                self.slots.allow(allowance_bytes)
             if number not in self._seen:  # the trainer was interrupted between sending it and taking note of that
                 self._seen.add(number)
                 self._tasks.append(("task", epoch, number, index, state))
@@ -140,6 +150,9 @@ class TaskQueue:
         elif kind == "release":
             self._released.extend(rest[0])
             self._hurried = not rest[0]
+        elif kind == "rest":
+            self._released.extend(rest[0])
+            self._resting = True
         elif kind == "quit":
             self._ending.set()
 
@@ -287,7 +300,8 @@ def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None
     """Be worker `worker_id` until the trainer says quit or is gone."""
     ending = Ending()
     tasks = TaskQueue(end, ending, job)
-    slots = SlotWriter(region, job.allowance_bytes, tasks.wait_for_release, tasks.released, poison=job.verify)
+    slots = SlotWriter(region, 0, tasks.wait_for_release, tasks.released, poison=job.verify)
+    tasks.slots = slots
     out = BatchWriter(slots, checksums=job.verify)
     arguments = job.loop_arguments
     collate = SlotCollate(out, always=not arguments["auto_collation"])
