@@ -46,6 +46,9 @@ class Listener(Protocol):
     def epoch_started(self) -> None:
         """The next batch is the first of an epoch."""
 
+    def epoch_ended(self) -> None:
+        """The last batch of the epoch was delivered."""
+
     def made(self, worker_id: int, seconds: float, cpu_s: float, nbytes: int) -> None:
         """A worker finished a batch of `nbytes`, in `seconds` of wall and `cpu_s` of CPU time."""
 
@@ -152,6 +155,8 @@ class Crew:
             if task is None:
                 self.tally.epoch_s = time.perf_counter() - self.tally.epoch_began_s
                 self._rest()
+                if self.listener is not None:
+                    self.listener.epoch_ended()
                 raise StopIteration
             try:
                 self._draw()  # as torch: once per batch, before it is returned and before a worker's exception is raised

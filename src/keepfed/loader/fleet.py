@@ -74,6 +74,8 @@ class Fleet:
             pilot.close()  # what is built at this line has another count now, and that is the program's to choose
             pilot = None
         if pilot is None:
+            if getattr(loader.num_workers, "auto", False) and not held:
+                asked = self._session.cores.first_guess(asked)
             pilot = self._pilots[name] = Pilot(name, loader.batch_size, asked, self._session, held=held)
             if not self._session.reports:  # with a run folder the launcher says it
                 self._say_what_changes(loader, asked, held)

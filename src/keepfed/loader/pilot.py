@@ -20,6 +20,7 @@ from keepfed.errors import LoaderError
 from keepfed.events import Ended, LoaderSeen, Moved, Settled, Window
 from keepfed.host.busy import BusyMeter
 from keepfed.host.facts import HostFacts
+from keepfed.loader.cores import most_workers
 from keepfed.loader.epoch import EpochIter, iterator_kind
 from keepfed.loader.ranks import Waits
 from keepfed.loader.session import Session
@@ -42,9 +43,6 @@ PATIENCE_WINDOWS = 3
 """Windows for which the deciding rank waits for the others' word; a rank without this loader never gives it."""
 WARM_BATCHES = 3
 """Batches after which a new worker counts as warm: the first ones fill its caches and map its memory."""
-WORKERS_PER_CORE = 4
-"""Workers that mostly wait (network, disk) may outnumber the cores by this much."""
-FEWEST_CEILING, HIGHEST_CEILING = 8, 64
 MAX_PREFETCH = 8
 _UNKNOWN_MEMORY_BYTES = 4 << 30
 
@@ -52,7 +50,7 @@ _UNKNOWN_MEMORY_BYTES = 4 << 30
 def ceiling(facts: HostFacts, asked: Plan) -> Bounds:
     """What a loader that asks for `asked` may use on this host."""
     cores = facts.cores.value or 1.0
-    workers = max(asked.num_workers, min(HIGHEST_CEILING, max(FEWEST_CEILING, int(WORKERS_PER_CORE * cores))))
+    workers = most_workers(asked.num_workers, cores)
     memory = (facts.memory_available_bytes or _UNKNOWN_MEMORY_BYTES) / max(1, facts.ranks.count)
     outstanding = max(workers * 4, asked.num_workers * asked.prefetch_factor)
     return Bounds(
@@ -88,6 +86,7 @@ class Pilot:
         self.asked = asked
         self._session = session
         self._bounds = _only(asked, session.facts) if held else ceiling(session.facts, asked)
+        self._use = session.cores.join()
         match = session.plan_of(loader) if not held else None
         self.plan = self._bounds.clamp(match.plan) if match is not None else asked
         trusted = match is not None and match.measured_here
@@ -158,12 +157,18 @@ class Pilot:
     def epoch_started(self) -> None:
         """An iterator was made, or begins anew: its first batch is in no window."""
         self._windows.epoch_started()
+        self._use.working(self.plan.num_workers)
+
+    def epoch_ended(self) -> None:
+        """There is nothing left to do for the workers."""
+        self._use.stopped()
 
     def made(self, worker_id: int, seconds: float, cpu_s: float, nbytes: int) -> None:
         """A worker finished a batch."""
         self._made[worker_id] = self._made.get(worker_id, 0) + 1
         self._batch_bytes += 0.2 * (nbytes - self._batch_bytes)
         self._windows.fetched(seconds, cpu_s)
+        self._use.working(self.plan.num_workers)
 
     def waiting(self) -> None:
         """The program begins to wait for a batch."""
@@ -218,6 +223,7 @@ class Pilot:
             window = heard
         else:
             agreement.report(self.loader, window.plan, _waits(window))
+        self._use.measured(window.fetch_cpu_s / window.elapsed_s)
         memory = int(window.worker_bytes * window.plan.num_workers) + iterator.transport_bytes()
         times = (window.batches, window.elapsed_s, window.wait_s, window.stall_s)
         self._session.emit(Window(self.loader, window.plan, *times, memory))
@@ -226,6 +232,8 @@ class Pilot:
         if not agreement.decides:
             self._follow(iterator)
             return
+        if not self.refused:
+            self._controller.bounds = self._session.cores.bounds(self._bounds, self.asked, self._use)
         self._carry_out(self._controller.observe(window), iterator)
 
     def _with_others(self, window: Observation) -> Observation | None:

@@ -17,6 +17,7 @@ from keepfed.events import Event, Joined
 from keepfed.feed import RunConfig, RunFolder
 from keepfed.host.facts import HostFacts, read_host
 from keepfed.host.gpu import skip_gpus
+from keepfed.loader.cores import Cores
 from keepfed.loader.ranks import Agreement
 from keepfed.loader.stall import StallMeter
 from keepfed.plan import LoaderId
@@ -32,6 +33,7 @@ class Session:
         self.config = folder.config if folder is not None else RunConfig()
         self.agreement = Agreement(folder.path if folder is not None else None)
         self.facts: HostFacts = read_host(gpus=skip_gpus)
+        self.cores = Cores()
         self._writer = folder.writer() if folder is not None else None
         self._profile = self._read_profile()
         self._matched: set[LoaderId] = set()
