@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 import keepfed.loader.api as keepfed
@@ -67,6 +68,81 @@ def test_disabled_reaches_installed_loaders_and_those_without_workers(monkeypatc
         assert type(iterator).__module__.startswith("torch.")
         assert indices(list(iterator)) == list(range(8))
         del iterator
+
+
+def fixed() -> Any:
+    return keepfed.DataLoader(Planes(8), batch_size=4, num_workers=2)
+
+
+def persistent() -> Any:
+    return keepfed.DataLoader(Planes(8), batch_size=4, num_workers=1, persistent_workers=True)
+
+
+def auto() -> Any:
+    return keepfed.DataLoader(Planes(8), batch_size=4, num_workers="auto")
+
+
+def installed() -> Any:
+    keepfed.install()
+    return DataLoader(Planes(8), batch_size=4, num_workers=1)
+
+
+def rebuilt() -> Any:
+    return DataLoader(Planes(8), batch_size=4, num_workers=fixed().num_workers)
+
+
+def steered_without_workers() -> Any:
+    keepfed.install("auto")
+    return DataLoader(Planes(8), batch_size=4)
+
+
+KINDS = [fixed, persistent, auto, installed, rebuilt]
+
+
+class Planes(Plain):
+    """Samples of 1 MiB: such batches are leased, unless a switch says otherwise."""
+
+    def __getitem__(self, index: int) -> Any:
+        return torch.full((1 << 18,), float(index)), index
+
+
+@pytest.mark.parametrize("kind", [*KINDS, steered_without_workers])
+def test_disabled_is_torchs_iterator_for_every_kind_of_loader_and_its_stats_say_why(
+    kind: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    loader = kind()
+    monkeypatch.setenv("KEEPFED_DISABLE", "1")
+    iterator = iter(loader)
+    assert type(iterator).__module__.startswith("torch.")
+    assert indices(list(iterator)) == list(range(8))
+    assert keepfed.stats(loader).fallback == "KEEPFED_DISABLE is set"
+    assert not caplog.records  # whoever set it knows
+    del iterator
+    loader._iterator = None
+    monkeypatch.delenv("KEEPFED_DISABLE")
+    if loader.num_workers:
+        assert isinstance(iter(loader), EpochIter)
+        assert keepfed.stats(loader).fallback == ""
+
+
+@pytest.mark.parametrize("transport", ["copy", "zero-copy"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_loader_heeds_the_transport(kind: Any, transport: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEEPFED_TRANSPORT", transport)
+    iterator: Any = iter(kind())
+    batches = list(iterator)
+    assert all(bool((planes == numbers[:, None]).all()) for planes, numbers in batches)
+    leased = [lease for worker in iterator._workers for lease in worker.book.leases]
+    assert len(leased) == (0 if transport == "copy" else 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_loader_checks_when_told_to(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEEPFED_VERIFY", "1")
+    loader = kind()
+    iterator: Any = iter(loader)
+    assert iterator._crew.terms.verify
+    assert indices(list(iterator)) == list(range(8))
 
 
 def test_with_copies_and_checksums_the_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

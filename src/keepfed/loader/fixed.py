@@ -15,6 +15,7 @@ from keepfed.loader.stats import Tally
 from keepfed.loader.switches import disabled, with_switches
 from keepfed.loader.terms import Terms
 from keepfed.plan import Plan
+from keepfed.text import say
 
 _tallies: weakref.WeakKeyDictionary[Any, Tally] = weakref.WeakKeyDictionary()
 
@@ -40,8 +41,10 @@ def left_to_torch(loader: Any, reason: str) -> Any:
 
 def fixed_iterator(loader: Any) -> Any:
     """An iterator with as many workers as the loader asks for, and torch's batches bit for bit."""
-    if loader.num_workers == 0 or disabled() or type(loader).__hash__ is None:
+    if loader.num_workers == 0 or type(loader).__hash__ is None:
         return torch_seam.original_get_iterator(loader)
+    if disabled():
+        return left_to_torch(loader, say("loader.disabled"))
     if reason := why_torch(loader):
         tell_once(loader, reason)
         return left_to_torch(loader, reason)

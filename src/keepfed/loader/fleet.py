@@ -45,10 +45,12 @@ class Fleet:
 
     def iterator(self, loader: Any) -> Any:
         """What `iter(loader)` returns."""
-        if self.foreign or disabled():  # a child that the program forked is not the one that trains
-            return torch_seam.original_get_iterator(loader)
         if type(loader).__hash__ is None:
             return torch_seam.original_get_iterator(loader)  # nothing can be kept by such a key
+        if self.foreign:  # a child that the program forked is not the one that trains
+            return left_to_torch(loader, say("loader.forked_fleet"))
+        if disabled():
+            return left_to_torch(loader, say("loader.disabled"))
         asked = _asked(loader)
         name = identify(loader)
         if reason := why_torch(loader):
