@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -271,3 +272,51 @@ def test_without_limits_regions_are_as_large_as_memory_asks() -> None:
     if largest_region_bytes(1) is None:
         assert not why_too_little(64)
         assert Budget(lambda: 10 << 30).region_bytes(4) >= 1 << 30
+
+
+# ---- zygotes --------------------------------------------------------------------------------------------------------
+
+
+def regions_mapped_by(pid: int) -> set[str]:
+    """Memory files that this process maps or holds open, by inode."""
+    maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    mapped = {line.split()[4] for line in maps if "/memfd:keepfed" in line}
+    opened = {
+        entry.stat().st_ino for entry in Path(f"/proc/{pid}/fd").iterdir() if "memfd:keepfed" in os.readlink(entry)
+    }
+    return mapped | {str(inode) for inode in opened}
+
+
+def zygote_of(iterator: Any) -> int:
+    pid: int = iterator._crew.roster.pool()._zygote.pid
+    return pid
+
+
+def test_a_zygote_lets_go_of_the_regions_of_other_loaders() -> None:
+    first: Any = iter(loader_of(40))
+    next(first)
+    second: Any = iter(loader_of(40))
+    zygote, worker = zygote_of(second), second._workers[0].pid
+    assert numbers(next(second)) == [0, 1]
+    wait_until(lambda: not regions_mapped_by(zygote), "the zygote keeps a region")
+    assert len(regions_mapped_by(worker)) == 1
+    assert [number for batch in first for number in numbers(batch)] == list(range(2, 40))
+    assert [number for batch in second for number in numbers(batch)] == list(range(2, 40))
+
+
+class Replay(Planes):
+    """Serves what another loader delivered."""
+
+    def __init__(self, kept: list[torch.Tensor]) -> None:
+        super().__init__(2 * len(kept))
+        self.kept = kept
+
+    def __getitem__(self, index: int) -> Any:
+        return self.kept[index // 2][index % 2]
+
+
+def test_a_dataset_may_hold_batches_of_another_loader() -> None:
+    iterator = iter(loader_of(40))
+    kept = [next(iterator) for _ in range(4)]
+    replay = DataLoader(Replay(kept), batch_size=2, num_workers=1)
+    assert [number for batch in replay for number in numbers(batch)] == list(range(8))

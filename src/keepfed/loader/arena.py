@@ -27,6 +27,7 @@ Three rules about the owner array, each learned from a way in which data was fre
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -71,6 +72,17 @@ def memory_file() -> int:
         return os.memfd_create("keepfed", os.MFD_CLOEXEC)
 
 
+_mapped: set[weakref.ref[Region]] = set()
+
+
+def leave_regions() -> None:
+    """In a zygote: let go of all regions of the trainer's loaders. It needs none, and would keep them as long as it lives."""
+    for reference in _mapped.copy():
+        region = reference()
+        if region is not None:
+            region.leave()
+
+
 class Region:
     """One worker's memory file, mapped in this process."""
 
@@ -80,6 +92,7 @@ class Region:
         self.fd = fd
         self.size_bytes = size_bytes
         self.address = np.frombuffer(self._map, np.uint8, 1).ctypes.data
+        _mapped.add(weakref.ref(self, _mapped.discard))
 
     @classmethod
     def create(cls, size_bytes: int) -> Region:
@@ -113,6 +126,12 @@ class Region:
     def punch(self, offset: int, nbytes: int) -> None:
         """Give these pages back to the system; they read as zeros afterwards."""
         self._map.madvise(mmap.MADV_REMOVE, offset, nbytes)
+
+    def leave(self) -> None:
+        """In a zygote: let go of it, so that its memory goes when the trainer lets go. Where something refers to it, stay."""
+        with contextlib.suppress(BufferError):  # a batch that the dataset keeps, and that workers may read
+            self._map.close()
+            self.__del__()
 
     def __del__(self) -> None:
         """Close the file. The mapping goes with the last owner array, wherever that is."""

@@ -40,7 +40,7 @@ from multiprocessing.context import ForkProcess
 from operator import itemgetter
 from typing import Any, NoReturn
 
-from keepfed.loader.arena import Region
+from keepfed.loader.arena import Region, leave_regions
 from keepfed.loader.channel import WorkerEnd
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -195,6 +195,7 @@ class ZygoteProcess:
             if not announced:
                 self._announce()
             gc.freeze()  # a collection here or in a worker must not run the trainer's finalizers, nor touch its pages
+            leave_regions()
             os.environ["KEEPFED_WORKER"] = "1"
             _drop_handlers()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the kernel would keep no exit status for us
