@@ -40,7 +40,7 @@ def _heap_of_multiprocessing() -> None:
 
 
 def packed(dataset: Any) -> Parcel:
-    return Parcel.pack(WorkerJob({"dataset": dataset}, False, 0, False), preparation(), "spawn")
+    return Parcel.pack(WorkerJob({"dataset": dataset}, False, False), preparation(), "spawn")
 
 
 def in_worker(parcel: Parcel, look: Callable[[Any], Any]) -> Any:

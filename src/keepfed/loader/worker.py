@@ -320,7 +320,7 @@ def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None
 def answer_all(answer: Any, end: WorkerEnd, region: Region) -> None:
     """Be a worker that has no job: answer every task with this until the trainer says quit or is gone."""
     ending = Ending()
-    job = WorkerJob({}, shared=False, allowance_bytes=0, verify=False)
+    job = WorkerJob({}, shared=False, verify=False)
     tasks = TaskQueue(end, ending, job)
     out = BatchWriter(SlotWriter(region, 0, tasks.wait_for_release, tasks.released, poison=False), checksums=False)
     results = ResultQueue(end, tasks, out)
