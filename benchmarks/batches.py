@@ -165,7 +165,7 @@ CASES = (
     Case("8x16 float32", ready((16,)), 8, 1600, 10.0),
     Case("dict of 6, batch 32", ready((16,), kind=Fields), 32, 600, 5.0),
     Case("NumPy collate, 20 MB", ready((20_000,)), 250, 60, 3.0, collate_fn=as_arrays),
-    Case("work-bound, 5 ms/sample", ready((64,), kind=Busy), 8, 50, persistent=False, work_bound=True),
+    Case("work-bound, 5 ms/sample", ready((64,), kind=Busy), 8, 100, persistent=False, work_bound=True),
     Case("list(loader), 39 MB", ready(IMAGE, torch.uint8), 256, 16, consume=keep_all),
     Case("labels kept, 39 MB", ready(IMAGE, torch.uint8), 256, 40, consume=keep_labels),
     Case("batch_size=None, 64 KB", ready((16_384,)), None, 1000),

@@ -29,7 +29,7 @@ Result (the first four rows as of an earlier version, which had lower bars):
     Page faults are dear on this virtual machine, which is what torch pays for fresh memory in every batch: expect smaller
     ratios where they are cheap.
 
-Re-run (about six minutes on two quiet cores; exit status 1 if a bar is missed):
+Re-run (about eight minutes on two quiet cores; exit status 1 if a bar is missed):
 
     python benchmarks/transport.py --json transport.json
     python benchmarks/transport.py --candidate torch             # torch against itself: how wide is the noise?
