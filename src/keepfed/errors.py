@@ -2,18 +2,23 @@
 
     KeepfedError                      what went wrong, and the next step
     ├── UsageError                    an argument, option or environment variable is wrong
+    │   └── WrongType                 an argument of the DataLoader has a wrong type; also a TypeError
     ├── ProfileError                  keepfed.toml (or --plan FILE) cannot be used; names file and line
     ├── UnreachableError              the thing asked about could not be reached or measured
     └── LoaderError                   the data loader cannot go on
         ├── WorkerDied                a worker process ended by itself; also a RuntimeError, in torch's wording
         ├── WorkerNotReady            a worker that was not forked from the program could not unpack its dataset
         ├── ForkedIterator            an iterator was used in a forked child of the process that made it
+        ├── StoppedEarly              StopIteration came out of a sample; also a RuntimeError, as in generators
+        ├── TooFewDescriptors         no descriptor is left for a worker; also an OSError
         └── BatchCorrupted            verify mode found bytes that are not the ones that the worker wrote
 
 Each one carries the next step, so that no message ends with the problem alone.
 """
 
 from __future__ import annotations
+
+import errno
 
 
 class KeepfedError(Exception):
@@ -30,6 +35,10 @@ class KeepfedError(Exception):
 
 class UsageError(KeepfedError):
     """An argument, option or environment variable has a value that cannot be used."""
+
+
+class WrongType(UsageError, TypeError):
+    """An argument is of a type that torch's DataLoader refuses with a TypeError."""
 
 
 class ProfileError(KeepfedError):
@@ -54,6 +63,21 @@ class WorkerDied(LoaderError, RuntimeError):
 
 class WorkerNotReady(LoaderError, RuntimeError):
     """A worker that was started by spawn or forkserver could not import the program's modules or unpickle its dataset."""
+
+
+class StoppedEarly(LoaderError, RuntimeError):
+    """A StopIteration came out of `__getitem__`, a transform or a collate function, where it must not end the epoch.
+
+    A RuntimeError as in generators (PEP 479).
+    """
+
+
+class TooFewDescriptors(LoaderError, OSError):
+    """The limit of open files leaves no room for a worker. An OSError with the kernel's number (EMFILE or ENFILE)."""
+
+    def __init__(self, message: str, number: int = errno.EMFILE, *, next_step: str = "") -> None:
+        super().__init__(message, next_step=next_step)
+        self.errno = number
 
 
 class ForkedIterator(LoaderError, RuntimeError):

@@ -110,9 +110,9 @@ def assert_same(program: Program) -> None:
     ours = diary_of(program, keepfed.DataLoader)
     theirs = diary_of(program, TorchDataLoader)
     for number, (our, their) in enumerate(zip(ours[0], theirs[0], strict=False)):
-        assert our == their, f"note {number}"
+        assert our == their, f"note {number}: {our[:2]} and {their[:2]}"[:600]
     assert len(ours[0]) == len(theirs[0])
-    assert ours[1] == theirs[1]
+    assert ours[1] == theirs[1], f"warnings: {ours[1]} and {theirs[1]}"
 
 
 class Noisy(Dataset[Any]):

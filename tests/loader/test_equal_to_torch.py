@@ -353,7 +353,6 @@ _ERRORS = [
     ValueError("sample 5 is broken"),
     KeyError("missing\nkey"),
     IndexError(5),
-    StopIteration("early"),
     _NeedsTwo(1, 2),
     _HasMessage("with a message", 3),
     UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),

@@ -27,6 +27,7 @@ import keepfed.loader.api as keepfed
 from keepfed.loader import torch_seam
 from keepfed.loader.count import WorkerCount, count_of
 from keepfed.loader.epoch import EpochIter
+from keepfed.loader.single import SingleIter
 from keepfed.loader.zero import ZeroIter
 from tests.loader.processes import SOURCE
 from tests.loader.steered import Plain, indices
@@ -120,7 +121,7 @@ def test_a_loader_without_workers_keeps_them_off_when_it_is_rebuilt() -> None:
         assert isinstance(loader.num_workers, WorkerCount)
         assert not loader.num_workers
         again = as_torchs_own(loader)
-        assert type(iter(again)) is torch_seam.SingleProcessDataLoaderIter
+        assert isinstance(iter(again), SingleIter)
         assert indices(list(again)) == list(range(8))
 
 

@@ -28,7 +28,7 @@ LARGE = 90_000  # as int32 large enough to be leased
 
 
 AT_THE_VERY_RETURN = {
-    "Crew.deliver: torch_seam.reraise_if_exception(batch)",
+    "Crew.deliver: if batch is None or torch_seam.is_exception(batch):",
     "Crew.deliver: return batch",
     "EpochIter._next_data: self._reader = 0",
     "EpochIter.__next__: self._num_yielded += 1",

@@ -14,10 +14,9 @@ from keepfed.errors import UsageError
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.switches import disabled, with_switches
 from keepfed.loader.terms import Terms
-from keepfed.plan import Plan
 from tests.loader.steered import Plain, indices
 
-TERMS = Terms.fixed_count(Plan(2))
+TERMS = Terms.fixed_count(2, 2)
 
 
 @pytest.fixture(autouse=True)

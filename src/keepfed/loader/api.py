@@ -8,6 +8,7 @@ import sys
 from typing import Any, Literal
 
 from torch.utils.data import DataLoader as TorchDataLoader
+from typing_extensions import TypeVar  # torch brings it along
 
 from keepfed._site.hook import construction_site
 from keepfed.errors import UsageError
@@ -18,9 +19,10 @@ from keepfed.loader.stats import LoaderStats
 from keepfed.text import say
 
 _POSITION_OF_NUM_WORKERS = 5
+_T_co = TypeVar("_T_co", covariant=True, default=Any)
 
 
-class DataLoader(TorchDataLoader[Any]):
+class DataLoader(TorchDataLoader[_T_co]):
     """torch's DataLoader, with batches in reused shared memory.
 
     Every argument and behaviour is torch's, and with an integer `num_workers` so are the batches, bit for bit.

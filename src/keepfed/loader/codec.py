@@ -77,6 +77,7 @@ def is_plain(value: object) -> bool:
         and not value.is_conj()
         and not value.is_neg()
         and not value.is_quantized
+        and not value.is_nested
         and not _has_names(value)
         and value.dtype in CODE_OF
     )
@@ -265,7 +266,9 @@ class BatchPickler(ForkingPickler):
         if isinstance(value, torch.storage.TypedStorage) and value._untyped_storage.device.type == "cpu":
             return restore_typed_storage, (value._untyped_storage, value.dtype)
         # NumPy's own way with protocol 5 would make read-only arrays read-only again; in torch's transport they thaw.
-        by_place = type(value) is np.ndarray and (value.nbytes > INLINE_BYTES or not value.flags.writeable)
+        by_place = type(value) is np.ndarray and (
+            value.nbytes > INLINE_BYTES or not value.flags.writeable or not value.dtype.isnative
+        )
         return self._reduce_array(value) if by_place and not value.dtype.hasobject else NotImplemented
 
     def _reduce_tensor(self, tensor: torch.Tensor) -> Any:
@@ -301,6 +304,10 @@ class BatchPickler(ForkingPickler):
         return storage.number, start, CODE_OF[tensor.dtype]
 
     def _reduce_array(self, array: np.ndarray[Any, Any]) -> Any:
+        if (
+            not array.dtype.isnative and array.dtype.names is None
+        ):  # as NumPy does where it reads a pickle of protocol 4
+            array = array.astype(array.dtype.newbyteorder("="))
         order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         flat = np.ascontiguousarray(array.T if order == "F" else array).reshape(-1).view(np.uint8)
         return restore_array, (self._out.put(flat), array.dtype, array.shape, order)

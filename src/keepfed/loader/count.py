@@ -14,7 +14,7 @@ from typing import Any, Self
 import torch
 from torch.utils.data import IterableDataset
 
-from keepfed.errors import UsageError
+from keepfed.errors import WrongType
 from keepfed.host.facts import read_host
 from keepfed.host.gpu import skip_gpus
 from keepfed.text import say
@@ -46,14 +46,14 @@ def count_of(asked: Any, dataset: object = None) -> Any:
     """What a keepfed.DataLoader hands to torch for this `num_workers`; what torch will refuse is left as it is.
 
     "auto" is one worker for an iterable dataset: whether it gives every worker another share cannot be seen from outside,
-    and if it does not, every further worker repeats all samples. Raises UsageError for a string other than "auto".
+    and if it does not, every further worker repeats all samples. Raises WrongType for a string other than "auto".
     """
     if isinstance(asked, WorkerCount) or not isinstance(asked, str | Integral):
         return asked
     if not isinstance(asked, str):
         return WorkerCount(int(asked))
     if asked != "auto":
-        raise UsageError(say("loader.bad_workers", value=asked), next_step=say("loader.bad_workers_next"))
+        raise WrongType(say("loader.bad_workers", value=asked), next_step=say("loader.bad_workers_next"))
     return WorkerCount(1, auto=True) if isinstance(dataset, IterableDataset) else WorkerCount.first_guess()
 
 

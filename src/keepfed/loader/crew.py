@@ -24,9 +24,10 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from keepfed.errors import LoaderError
-from keepfed.loader import budget, nursery, torch_seam
+from keepfed.loader import blame, budget, nursery, torch_seam
 from keepfed.loader.codec import Encoded
 from keepfed.loader.decode import decode
+from keepfed.loader.descriptors import make_sure_of
 from keepfed.loader.pool import Pool, Worker
 from keepfed.loader.releases import Releases, give_back
 from keepfed.loader.roster import Roster
@@ -71,10 +72,12 @@ class Crew:
         listener: Listener | None = None,
     ) -> None:
         """Fork the workers. `loop_arguments` are those of torch's worker loop that are the same for all workers."""
+        make_sure_of(terms.plan.num_workers)
         self.terms, self.tally, self.listener = terms, tally, listener
         self.plan = terms.plan
         self._epoch = -1
         self._base_seed: int = loop_arguments["base_seed"]
+        self._dataset: object = loop_arguments["dataset"]
         self._order = Order(terms.fixed)
         self._in_hand: tuple[Task, Any] | None = None
         self._states: dict[int, Any] = {}
@@ -85,6 +88,7 @@ class Crew:
             pool,
             shelf,
             tally,
+            self._dataset,
             max_workers=terms.max_workers,
             region_bytes=budget.shared.region_bytes(terms.plan.num_workers),
         )
@@ -173,8 +177,15 @@ class Crew:
         if self.listener is not None:
             self.listener.delivered(iterator, asked_s, now_s)
         self._in_hand = None
-        torch_seam.reraise_if_exception(batch)
+        if batch is None or torch_seam.is_exception(batch):
+            self._unusual(batch, task)
         return batch
+
+    def _unusual(self, batch: Any, task: Task) -> None:
+        if batch is None:
+            blame.tell_of_nothing(self.tally, self._dataset, task.number, task.index)
+        else:
+            blame.raise_from_worker(batch, self._dataset, task.number, task.index)
 
     def _decoded(self, task: Task) -> Any:
         """The batch of this task. After Ctrl-C in the middle it can be made again; after any other error it is over."""
@@ -182,9 +193,9 @@ class Crew:
         self._releases.collect(self._workers().values())
         try:
             return decode(encoded, book, copy_all=self.terms.copy_all or book.leased_bytes > self._account.held_bytes)
-        except Exception:
+        except Exception as error:
             self._drop(task)
-            raise
+            blame.raise_again(error, self._dataset, task.number, task.index)
 
     def _drop(self, task: Task) -> None:
         """The program will not see this batch."""
@@ -249,7 +260,12 @@ class Crew:
             task, worker_id = next_to_send
             worker = self._workers()[worker_id]
             idle, allowed = worker.book.idle(), self._account.allowance_bytes()
-            worker.end.send("task", self._epoch, task.number, task.index, self._random_state(task), idle, allowed)
+            state = self._random_state(task)
+            try:
+                worker.end.send("task", self._epoch, task.number, task.index, state, idle, allowed)
+            except Exception as error:  # an index that cannot be pickled
+                blame.annotate(error, self._dataset, task.number, task.index)
+                raise
             worker.book.told(idle)
             self._order.sent(task, worker_id)
 
@@ -291,6 +307,8 @@ class Crew:
             self._releases.dry(worker.id)
         elif kind == "done":
             self._result(worker, *rest)
+        elif kind == "leaving":
+            (worker.last_words,) = rest
         elif rest[0] == self._epoch:
             self._order.ended(rest[1], worker.id)
 

@@ -35,6 +35,7 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         self._shutdown = False
         self._owner_pid = os.getpid()
         torch_seam.BaseDataLoaderIter.__init__(self, loader)
+        self._profile_name = torch_seam.profile_name(torch_seam.MultiProcessingDataLoaderIter)
         self._num_workers, self._prefetch_factor = terms.plan.num_workers, terms.plan.prefetch_factor
         self._in_order = getattr(loader, "in_order", True)
         self._worker_init_fn = torch_seam.worker_init_fn(self, loader.worker_init_fn)

@@ -132,7 +132,7 @@ class Pilot:
     def terms(self) -> Terms:
         """How the next iterator runs."""
         if self._held:
-            return with_switches(Terms.fixed_count(self.plan))
+            return with_switches(Terms.fixed_count(self.plan.num_workers, self.plan.prefetch_factor))
         bounds = self._bounds
         terms = Terms(self.plan, fixed=False, max_workers=bounds.max_workers, lookahead=bounds.max_outstanding)
         return with_switches(terms)

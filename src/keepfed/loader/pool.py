@@ -26,6 +26,7 @@ from typing import Any
 from keepfed.errors import LoaderError
 from keepfed.loader.arena import Region
 from keepfed.loader.channel import TrainerEnd, channel_pair
+from keepfed.loader.descriptors import explained
 from keepfed.loader.forks import close_in_children
 from keepfed.loader.lease import LeaseBook
 from keepfed.loader.zygote import Zygote, exit_code
@@ -48,7 +49,9 @@ class Worker:
         self.quitting = False
         self.exitcode: int | None = None
         self.why = ""
-        """Why it ended, where more is known than its exit code."""
+        """Why it never came to be: fork(2) was refused."""
+        self.last_words = ""
+        """The exception that ended it, where one got through torch's loop."""
         self._pool = weakref.proxy(pool)
         self._pid: int | None = None
         self.pidfd = -1
@@ -275,13 +278,16 @@ class Pool:
         kind, serial, *rest = message
         worker = next((worker for worker in self.workers.values() if worker.serial == serial), None)
         if kind == "hatched":
-            self._zygote.told_of(rest[0], fds[0])
-            self._watch(fds[0], None)
+            pidfd = _pidfd(rest[0], fds)
+            self._zygote.told_of(rest[0], pidfd)
+            self._watch(pidfd, None)
         elif kind == "forked" and worker is None:
-            os.close(fds[0])
+            for fd in fds:
+                os.close(fd)
         elif kind == "forked" and worker is not None:
-            worker.forked(rest[0], fds[0])
-            self._watch(fds[0], worker)
+            pidfd = _pidfd(rest[0], fds)
+            worker.forked(rest[0], pidfd)
+            self._watch(pidfd, worker)
         elif kind == "failed" and worker is not None:
             worker.why = rest[0]
             self._ended(worker)
@@ -305,3 +311,9 @@ class Pool:
             if not self._zygote.alive():
                 return
             self._hear_zygote(self._zygote.control.fileno())
+
+
+def _pidfd(pid: int, fds: list[int]) -> int:
+    """The pidfd that came with a message. One for which there was no room was dropped on its way (recvmsg(2))."""
+    with explained(1):
+        return fds[0] if fds else os.pidfd_open(pid)

@@ -17,6 +17,8 @@ import signal
 import weakref
 
 from keepfed.errors import LoaderError, WorkerDied
+from keepfed.loader import blame
+from keepfed.loader.descriptors import explained
 from keepfed.loader.pool import Pool, Worker
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
@@ -30,13 +32,16 @@ MAX_ATTEMPTS = 3
 class Roster:
     """The workers of one crew, and those that it had."""
 
-    def __init__(self, pool: Pool, shelf: Shelf, tally: Tally, *, max_workers: int, region_bytes: int) -> None:
-        """Regions of `region_bytes` come from the shelf and go back to it."""
+    def __init__(
+        self, pool: Pool, shelf: Shelf, tally: Tally, dataset: object, *, max_workers: int, region_bytes: int
+    ) -> None:
+        """Regions of `region_bytes` come from the shelf and go back to it; the dataset is named in errors."""
         self.members: list[Worker] = []
         """One per worker id that there ever was: the latest."""
         self.deaths_in_vain = 0
         """Since the last batch arrived: workers that cannot even start must not be replaced for ever."""
         self._pool, self._shelf, self._tally = pool, shelf, tally
+        self._dataset = dataset
         self._max_workers = max_workers
         self._region_bytes = region_bytes
         self.shut_down = weakref.finalize(self, _shut_down, pool, shelf)
@@ -49,7 +54,8 @@ class Roster:
 
     def add(self, worker_id: int) -> None:
         """Start a worker. Raises OSError when no process or memory can be had, LoaderError as `Pool.add`."""
-        worker = self.pool().add(worker_id, self._shelf.take(self._region_bytes))
+        with explained(self._max_workers):
+            worker = self.pool().add(worker_id, self._shelf.take(self._region_bytes))
         self.members = [*(other for other in self.members if other.id != worker_id), worker]
         self._tally.workers = len(self.pool().workers)
 
@@ -112,7 +118,7 @@ class Roster:
         hopeless = self.deaths_in_vain > MAX_ATTEMPTS * self._max_workers
         if order.fixed or hopeless or any(task.deaths >= MAX_ATTEMPTS for task in lost):
             self.shut_down()
-            raise WorkerDied(_how_it_died(worker), next_step=_what_it_made(lost))
+            raise WorkerDied(_how_it_died(worker), next_step=_what_it_made(lost, self._dataset))
         self._tally.restarts += 1
         self._tally.redone += len(lost)
         if takes_more:
@@ -176,10 +182,12 @@ def _how_it_died(worker: Worker) -> str:
         text += f": DataLoader worker (pid {pid}) is killed by signal: {signal.strsignal(-code)}."
     elif code is not None:
         text += f" with exit code {code}"
-    if worker.why:
-        text += f" ({worker.why})"
+    if worker.why or worker.last_words:
+        text += f" ({worker.why or worker.last_words})"
     return text
 
 
-def _what_it_made(lost: list[Task]) -> str:
-    return say("loader.worker_died_next", indices=", ".join(str(task.index)[:200] for task in lost[:2]) or "-")
+def _what_it_made(lost: list[Task], dataset: object) -> str:
+    if not lost:
+        return say("loader.worker_died_idle", dataset=blame.name_of(dataset))
+    return say("loader.worker_died_next", place=blame.place(dataset, lost[0].number, lost[0].index))

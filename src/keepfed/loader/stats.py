@@ -64,6 +64,7 @@ class Tally:
     redone: int = 0
     bytes: int = 0
     edited: int = 0
+    told_of_nothing: bool = False
     fallback: str = ""
     held: str = ""
     plan: Plan | None = None

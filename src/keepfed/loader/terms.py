@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from keepfed.plan import Plan
 
+MAX_PREFETCH = 1024
+"""What a Plan can say. torch knows no limit, and neither does the reading ahead of the sampler."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -39,6 +42,7 @@ class Terms:
     """How workers are started: fork, spawn or forkserver."""
 
     @classmethod
-    def fixed_count(cls, plan: Plan) -> Terms:
-        """torch's contract: this many workers, no more, no less."""
-        return cls(plan, fixed=True, max_workers=plan.num_workers, lookahead=plan.num_workers * plan.prefetch_factor)
+    def fixed_count(cls, workers: int, prefetch: int) -> Terms:
+        """torch's contract: this many workers, no more, no less. Raises ValueError for numbers that make no sense."""
+        plan = Plan(workers, min(prefetch, MAX_PREFETCH))
+        return cls(plan, fixed=True, max_workers=workers, lookahead=workers * prefetch)

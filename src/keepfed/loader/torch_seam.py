@@ -141,6 +141,16 @@ def is_map_style(loader: DataLoader[Any]) -> bool:
     return bool(loader._dataset_kind == dataloader._DatasetKind.Map)
 
 
+def is_iterable_kind(kind: object) -> bool:
+    """Whether an iterator's `_dataset_kind` says that it iterates its dataset, where StopIteration is the end of it."""
+    return bool(kind == dataloader._DatasetKind.Iterable)
+
+
+def profile_name(iterator_class: type) -> str:
+    """The label under which profiles show the `__next__` of one of torch's iterators."""
+    return f"enumerate(DataLoader)#{iterator_class.__name__}.__next__"
+
+
 def is_datapipe(dataset: object) -> bool:
     """Whether the dataset is one of torch's datapipes, which draw a seed shared by all ranks."""
     pipes = tuple(getattr(dataloader, name) for name in ("IterDataPipe", "MapDataPipe") if hasattr(dataloader, name))
@@ -150,7 +160,8 @@ def is_datapipe(dataset: object) -> bool:
 def wrap_exception(error: BaseException) -> ExceptionWrapper:
     """An exception as torch sends it from worker to program: type and text of the traceback."""
     make: Any = ExceptionWrapper
-    wrapped: ExceptionWrapper = make((type(error), error, error.__traceback__), where="in DataLoader worker process")
+    where = "in DataLoader worker process" + (f" {worker._worker_info.id}" if worker._worker_info is not None else "")
+    wrapped: ExceptionWrapper = make((type(error), error, error.__traceback__), where=where)
     return wrapped
 
 

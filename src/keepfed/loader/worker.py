@@ -14,6 +14,7 @@ torch's. A worker holds no lock that another process could wait for, and has one
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import random
@@ -27,10 +28,11 @@ from typing import Any
 import torch
 from numpy import random as numpy_random  # here, once: NumPy 2 loads it at first use, which would be in every worker
 
-from keepfed.loader import torch_seam
+from keepfed.loader import blame, torch_seam
 from keepfed.loader.arena import Region, SlotWriter
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.codec import INLINE_BYTES, BatchWriter, Encoded, dense_stride, encode, is_plain
+from keepfed.text import say
 
 REST_S = 1.0
 """A worker that has had nothing to do for so long after an epoch gives the pages of its free slots back."""
@@ -78,6 +80,8 @@ class TaskQueue:
         self.slots: SlotWriter | None = None
         """The slots of this worker: how much they may take comes with every task."""
         self.epoch = -1  # of the task in hand: a worker may be forked in any epoch
+        self.number = -1
+        self.index: Any = None
         self.started_s = 0.0
         self.started_cpu_s = 0.0
 
@@ -95,13 +99,13 @@ class TaskQueue:
         kind, *rest = self._tasks.popleft()
         if kind == "resume":
             return torch_seam.resume_message(*rest)
-        self.epoch, number, index, state = rest
+        self.epoch, self.number, self.index, state = rest
         if isinstance(state, int):
             reseed(state)
         elif state is not None:
             restore_states(*state)
         self.started_s, self.started_cpu_s = time.perf_counter(), time.process_time()
-        return number, index
+        return self.number, self.index
 
     def released(self) -> tuple[Any, ...]:
         """Slot uses that the trainer has given back since the last call."""
@@ -190,26 +194,29 @@ class ResultQueue:
             return encode(data, self._out)
         except Exception as error:  # whatever pickling raised: it comes out of next() in the program
             self._out.discard()
-            text = f"{type(error).__name__} while sending a batch of type {type(data).__name__}: {error}"
-            failure = torch_seam.wrap_exception(_unsendable(data, error, text))
+            failure = torch_seam.wrap_exception(self._unsendable(data, error))
         return encode(failure, self._out)
+
+    def _unsendable(self, data: Any, error: Exception) -> Exception:
+        """What to raise in the program for a batch that cannot be sent: the pickling error, else its text."""
+        info = torch.utils.data.get_worker_info()
+        place = blame.place(info.dataset if info is not None else None, self._tasks.number, self._tasks.index)
+        said = say("loader.unsendable", kind=type(data).__name__, place=place)
+        text = f"{said}\n{type(error).__name__}: {error}"
+        if torch_seam.is_exception(data):
+            return RuntimeError(f"{text}\nOriginal exception in the worker:\n{data.exc_msg}")
+        try:
+            pickle.dumps(type(error))
+        except Exception:  # an exception class that exists in the worker only
+            return RuntimeError(text)
+        error.add_note(said)
+        return error
 
     def cancel_join_thread(self) -> None:
         """There is no thread."""
 
     def close(self) -> None:
         """The process ends; so does its socket."""
-
-
-def _unsendable(data: Any, error: Exception, text: str) -> Exception:
-    """What to raise in the program for a batch that cannot be sent: the pickling error, else its text."""
-    if torch_seam.is_exception(data):
-        return RuntimeError(f"{text}\nOriginal exception in the worker:\n{data.exc_msg}")
-    try:
-        pickle.dumps(type(error))
-    except Exception:  # an exception class that exists in the worker only
-        return RuntimeError(text)
-    return error
 
 
 class SlotCollate:
@@ -308,13 +315,18 @@ def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None
     torch_seam.collate_map()[torch.Tensor] = collate
     if arguments["auto_collation"]:
         arguments = {**arguments, "collate_fn": collate.within(arguments["collate_fn"])}
-    torch_seam.worker_loop(
-        **arguments,
-        index_queue=tasks,
-        data_queue=ResultQueue(end, tasks, out),
-        done_event=ending,
-        worker_id=worker_id,
-    )
+    try:
+        torch_seam.worker_loop(
+            **arguments,
+            index_queue=tasks,
+            data_queue=ResultQueue(end, tasks, out),
+            done_event=ending,
+            worker_id=worker_id,
+        )
+    except BaseException as error:  # sys.exit() in the dataset, asyncio's cancellation: torch's loop lets them through
+        with contextlib.suppress(OSError):
+            end.send("leaving", f"{type(error).__name__}: {error}")
+        raise
 
 
 def answer_all(answer: Any, end: WorkerEnd, region: Region) -> None:

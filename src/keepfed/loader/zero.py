@@ -28,9 +28,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from keepfed.errors import LoaderError
-from keepfed.loader import torch_seam
+from keepfed.loader import blame, torch_seam
 from keepfed.loader.crew import samples_of
 from keepfed.loader.fallback import start_method
+from keepfed.loader.single import SingleIter
 from keepfed.loader.trial import trial_of
 from keepfed.plan import Plan
 
@@ -67,12 +68,12 @@ class Reader:
         raise kept
 
 
-class ZeroIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc]  # private base, typed as Any
+class ZeroIter(SingleIter):
     """What `iter(loader)` returns for a loader of `num_workers=0` that a pilot steers."""
 
     def __init__(self, loader: Any, pilot: Pilot) -> None:
         """Begin an epoch: torch's own draws, then in this process, or with the crew that an earlier epoch moved to."""
-        super().__init__(loader)
+        super().__init__(loader, pilot.tally)
         self._owner_pid = os.getpid()
         self._worker_init_fn = loader.worker_init_fn
         self._start_method = start_method(loader)
@@ -117,15 +118,14 @@ class ZeroIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc]  #
         try:
             return crew.deliver(asked_s, self)
         except Exception as error:
-            if first is not None and crew.came_out(first):  # the dataset's own: here it has its own words
-                return self._make(first.index)
-            if not isinstance(error, StopIteration):
-                self._give_up(error)
-            else:
+            broken = first is not None and crew.came_out(first)  # the dataset's own: here it has its own words
+            if isinstance(error, StopIteration) and not broken:
                 self._come_home()
                 if self._reader.error is None:
                     raise
-        return self._in_process(asked_s)
+            elif not broken:
+                self._give_up(error)
+        return self._make(first.index) if first is not None and broken else self._in_process(asked_s)
 
     def _in_process(self, asked_s: float) -> Any:
         trial = self._trial
@@ -168,8 +168,15 @@ class ZeroIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc]  #
         tally.epoch_s = time.perf_counter() - tally.epoch_began_s
 
     def _make(self, index: Any) -> Any:
-        batch = self._dataset_fetcher.fetch(index)
-        return torch_seam.pin_memory(batch, self._pin_memory_device) if self._pin_memory else batch
+        try:
+            batch = self._dataset_fetcher.fetch(index)
+            if self._pin_memory:
+                batch = torch_seam.pin_memory(batch, self._pin_memory_device)
+        except Exception as error:
+            self._blame(error, index)
+        if batch is None:
+            blame.tell_of_nothing(self._pilot.tally, self._dataset, self._number(), index)
+        return batch
 
     # ---- to workers and back ----------------------------------------------------------------------------------------
 
