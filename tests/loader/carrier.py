@@ -13,6 +13,7 @@ from keepfed.loader.arena import Region, SlotWriter
 from keepfed.loader.codec import BatchWriter, Encoded, encode
 from keepfed.loader.decode import decode
 from keepfed.loader.lease import LeaseBook
+from keepfed.loader.pinned import Pinning, Pins
 
 
 @dataclass
@@ -22,12 +23,18 @@ class Carrier:
     allowance_bytes: int = 1 << 30
     verify: bool = False
     copy_all: bool = False
+    pinning: Pinning | None = None
     ended: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         region = Region.create(1 << 30)
         self.book = LeaseBook(Region(os.dup(region.fd), region.size_bytes))
-        self.slots = SlotWriter(region, self.allowance_bytes, self._wait, self._released, poison=self.verify)
+        if self.pinning is not None:
+            self.book.region.pins = Pins(self.pinning, self.book.region)
+        unpin = None if self.pinning is None else self._unpin
+        self.slots = SlotWriter(
+            region, self.allowance_bytes, self._wait, self._released, unpin=unpin, poison=self.verify
+        )
         self.out = BatchWriter(self.slots, checksums=self.verify)
 
     def __call__(self, batch: Any) -> Any:
@@ -52,6 +59,9 @@ class Carrier:
         uses = self.book.idle()
         self.book.told(uses)
         return uses
+
+    def _unpin(self, slots: tuple[tuple[int, int], ...]) -> list[int]:
+        return [offset for offset, nbytes in slots if self.book.unpin(offset, nbytes)]
 
     def _wait(self) -> bool:
         return False

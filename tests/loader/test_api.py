@@ -27,8 +27,10 @@ def _uninstalled() -> Iterator[None]:
     keepfed.uninstall()
 
 
-def test_the_signature_is_torchs() -> None:
-    assert inspect.signature(keepfed.DataLoader) == inspect.signature(TorchDataLoader)
+def test_the_signature_is_torchs_with_one_keyword_more() -> None:
+    ours = dict(inspect.signature(keepfed.DataLoader).parameters)
+    assert ours.pop("device").kind is inspect.Parameter.KEYWORD_ONLY
+    assert ours == dict(inspect.signature(TorchDataLoader).parameters)
     names = list(inspect.signature(TorchDataLoader).parameters)
     assert names[keepfed._POSITION_OF_NUM_WORKERS] == "num_workers"
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from keepfed.loader import channel, crew, decode, epoch, lease, pool, releases, roster, zygote
+from keepfed.loader import channel, crew, decode, delivery, epoch, lease, mover, pinned, pool, releases, roster, zygote
 from keepfed.loader.api import DataLoader
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.stats import Tally
 from keepfed.loader.terms import Terms
 from keepfed.plan import Plan
-from keepfed.policy import order
+from keepfed.policy import gate, order
+from tests.loader.fake_gpu import CopyingGpu, FakeGpu, leave, plug_in
 from tests.loader.interrupting import Interrupter
 
 FILES = {module.__file__ for module in (channel, crew, decode, epoch, lease, order, pool, releases, roster, zygote)}
+GPU_FILES = {module.__file__ for module in (crew, decode, delivery, gate, lease, mover, pinned)}
 BATCHES = 500
 LARGE = 90_000  # as int32 large enough to be leased
 
@@ -40,8 +43,11 @@ AT_THE_VERY_RETURN = {
 class Mixed(Dataset[Any]):
     """A leased tensor, one that is copied out and one in a pickle, all full of their index."""
 
+    def __init__(self, batches: int = BATCHES) -> None:
+        self.batches = batches
+
     def __len__(self) -> int:
-        return BATCHES
+        return self.batches
 
     def __getitem__(self, index: int) -> Any:
         return torch.full((LARGE,), index, dtype=torch.int32), torch.tensor(index), {"name": [str(index)]}
@@ -75,14 +81,16 @@ def told_by(batch: Any) -> int:
     return number
 
 
-def go_through(iterator: Any, *, deaths: bool = False) -> set[str]:
+def go_through(
+    iterator: Any, *, deaths: bool = False, files: Collection[str | None] = FILES, batches: int = BATCHES
+) -> set[str]:
     """Interrupt each `next()` once, at one line later than the one before; where a batch was lost."""
     lost: list[str] = []
     held: list[Any] = []
     expected, position, interrupted = 0, 1, 0
-    interrupter = Interrupter(FILES)
+    interrupter = Interrupter(files)
     try:
-        while expected < BATCHES:
+        while expected < batches:
             if deaths and expected % 16 == 7:
                 os.kill(iterator._workers[expected // 16 % 2].pid, signal.SIGKILL)
             interrupter.next_at(position)
@@ -92,7 +100,7 @@ def go_through(iterator: Any, *, deaths: bool = False) -> set[str]:
                 batch, error = interrupter.run(lambda: next(iterator))
             at = interrupter.at
             if isinstance(error, StopIteration):
-                lost += [at] * (BATCHES - expected)
+                lost += [at] * (batches - expected)
                 break
             assert error is None, f"{error!r} after an interrupt at {at}"
             held = [*held[-1:], batch]
@@ -103,7 +111,7 @@ def go_through(iterator: Any, *, deaths: bool = False) -> set[str]:
             position = position + 1 if at else 1
     finally:
         interrupter.close()
-    assert interrupted > BATCHES * 0.9
+    assert interrupted > batches * 0.9
     return set(lost)
 
 
@@ -141,3 +149,24 @@ def test_ctrl_c_at_any_line_of_next_loses_and_repeats_no_batch(make: Callable[[M
 @pytest.mark.leaves("descriptors", reason="an interrupt just before os.close costs that one; closing twice is worse")
 def test_ctrl_c_while_a_worker_is_replaced_loses_and_repeats_no_batch() -> None:
     assert go_through(shared(Mixed()), deaths=True) <= AT_THE_VERY_RETURN
+
+
+class PromptGpu(CopyingGpu):
+    """Whoever asks for a batch gets it when its copy is done."""
+
+    def adopt(self, tensors: list[torch.Tensor], done: Any) -> None:
+        self.fake.finish()
+
+
+@pytest.mark.parametrize("options", [{"pin_memory": True}, {"device": "cuda"}], ids=["pinned", "on the GPU"])
+def test_ctrl_c_with_a_gpu_loses_and_repeats_no_batch(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu()
+    plug_in(gpu, monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(delivery, "Gpu", lambda device: PromptGpu(gpu))
+    iterator = iter(DataLoader(Mixed(200), batch_size=1, num_workers=2, **options))
+    assert go_through(iterator, files=GPU_FILES, batches=200) <= AT_THE_VERY_RETURN
+    del iterator
+    gc.collect()
+    leave(gpu)

@@ -68,9 +68,10 @@ def test_a_batch_that_is_kept_over_epochs_is_not_overwritten() -> None:
 def test_the_memory_goes_with_the_loader() -> None:
     loader = DataLoader(Planes(), batch_size=1, num_workers=1)
     list(loader)
-    region = weakref.ref(shelf_of(loader).take(SIZE_BYTES))
-    shelf_of(loader).put_back(LeaseBook(region()))  # type: ignore[arg-type]  # alive until here
-    del loader
+    taken = shelf_of(loader).take(SIZE_BYTES)
+    shelf_of(loader).put_back(LeaseBook(taken))
+    region = weakref.ref(taken)
+    del loader, taken
     gc.collect()
     assert region() is None
 

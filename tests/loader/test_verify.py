@@ -34,7 +34,7 @@ def test_a_slot_that_somebody_wrote_is_noticed_at_delivery(monkeypatch: pytest.M
         crew._take_in()
     task = next(iter(crew._order.tasks.values()))
     encoded, book = task.result
-    offset, _, nbytes, checksum = encoded.slots[0]
+    offset, _, nbytes, checksum, _ = encoded.slots[0]
     assert checksum is not None
     book.region.owner(offset, nbytes)[nbytes // 2] ^= 1
     with pytest.raises(BatchCorrupted, match=str(nbytes)):

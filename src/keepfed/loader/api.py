@@ -22,22 +22,35 @@ _POSITION_OF_NUM_WORKERS = 5
 _T_co = TypeVar("_T_co", covariant=True, default=Any)
 
 
+def with_device(torchs: inspect.Signature) -> inspect.Signature:
+    """torch's signature and our one more keyword."""
+    device = inspect.Parameter("device", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Any)
+    return torchs.replace(parameters=[*torchs.parameters.values(), device])
+
+
 class DataLoader(TorchDataLoader[_T_co]):
     """torch's DataLoader, with batches in reused shared memory.
 
     Every argument and behaviour is torch's, and with an integer `num_workers` so are the batches, bit for bit.
     `num_workers="auto"` measures the training loop and changes the number of workers while it runs; an iterable dataset then
-    gets one worker, since any other number may repeat its samples. Any other string raises UsageError. What keepfed cannot handle yet runs on torch's own iterator; one log line and `stats().fallback` say why.
+    gets one worker, since any other number may repeat its samples. Any other string raises UsageError.
+
+    `device="cuda"` (or "cuda:1", or a torch.device) delivers batches on that GPU, copied there while the step before is
+    computed, ready for use on the stream that is current at `next()`. Tensors in dicts, lists and tuples are copied ahead,
+    other objects with a `.to()` at delivery; the rest stays as it is. Raises UsageError where there is no such GPU. Not
+    among the arguments of torch's; it is heard on loaders that frameworks build from this one, too.
+
+    What keepfed cannot handle yet runs on torch's own iterator; one log line and `stats().fallback` say why.
     """
 
-    __signature__ = inspect.signature(TorchDataLoader)
+    __signature__ = with_device(inspect.signature(TorchDataLoader))
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, device: Any = None, **kwargs: Any) -> None:
         at, dataset = _POSITION_OF_NUM_WORKERS, args[0] if args else kwargs.get("dataset")
         if len(args) > at:
-            args = (*args[:at], count_of(args[at], dataset), *args[at + 1 :])
+            args = (*args[:at], count_of(args[at], dataset, device), *args[at + 1 :])
         if len(args) <= at or "num_workers" in kwargs:
-            kwargs["num_workers"] = count_of(kwargs.get("num_workers", 0), dataset)
+            kwargs["num_workers"] = count_of(kwargs.get("num_workers", 0), dataset, device)
         seam.cover_ours()
         super().__init__(*args, **kwargs)
         if not hasattr(self, "_keepfed_site"):

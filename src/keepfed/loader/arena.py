@@ -34,9 +34,13 @@ import os
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from keepfed.loader.pinned import Pins
 
 Owner = npt.NDArray[np.uint8]
 Use = tuple[int, int]
@@ -88,10 +92,12 @@ class Region:
 
     def __init__(self, fd: int, size_bytes: int) -> None:
         self.fd = -1
-        self._map = mmap.mmap(fd, size_bytes)
+        self.memory = mmap.mmap(fd, size_bytes)
         self.fd = fd
         self.size_bytes = size_bytes
-        self.address = np.frombuffer(self._map, np.uint8, 1).ctypes.data
+        self.address = np.frombuffer(self.memory, np.uint8, 1).ctypes.data
+        self.pins: Pins | None = None
+        """What of it the GPU knows; None where it will never know any of it."""
         _mapped.add(weakref.ref(self, _mapped.discard))
 
     @classmethod
@@ -113,7 +119,7 @@ class Region:
 
     def owner(self, offset: int, nbytes: int) -> Owner:
         """An array over these bytes; everything made from it keeps exactly this array alive."""
-        return np.frombuffer(self._map, np.uint8, nbytes, offset)
+        return np.frombuffer(self.memory, np.uint8, nbytes, offset)
 
     def bytes_in_use(self) -> int:
         """Memory that the file holds at present."""
@@ -125,12 +131,12 @@ class Region:
 
     def punch(self, offset: int, nbytes: int) -> None:
         """Give these pages back to the system; they read as zeros afterwards."""
-        self._map.madvise(mmap.MADV_REMOVE, offset, nbytes)
+        self.memory.madvise(mmap.MADV_REMOVE, offset, nbytes)
 
     def leave(self) -> None:
         """In a zygote: let go of it, so that its memory goes when the trainer lets go. Where something refers to it, stay."""
         with contextlib.suppress(BufferError):  # a batch that the dataset keeps, and that workers may read
-            self._map.close()
+            self.memory.close()
             self.__del__()
 
     def __del__(self) -> None:
@@ -162,6 +168,8 @@ class Slot:
     """Its pages were given back to the system."""
     last_take: int = 0
     """When it was last taken, counted in takes."""
+    pinned: bool = False
+    """Whether the trainer may have registered it with a GPU: its pages must not be given back then."""
     held: weakref.ref[Owner] | None = None
     """The owner array of the last use inside the worker: alive while dataset or collate code still refers to it."""
 
@@ -182,6 +190,8 @@ class SlotWriter:
     """Blocks until the trainer said something; False when it will say no more (it is ending)."""
     released: Callable[[], Iterable[Use]]
     """Uses that the trainer gave back since the last call."""
+    unpin: Callable[[tuple[tuple[int, int], ...]], Iterable[int]] | None = None
+    """Asks the trainer to unregister slots (offset, size) from the GPU; offsets of those that are; None without a GPU."""
     poison: bool = False
     """Overwrite given-back slots with 0xA5, so that a use after release shows."""
     slots: dict[int, Slot] = field(default_factory=dict)
@@ -222,6 +232,7 @@ class SlotWriter:
         """These slots now belong to the trainer."""
         for slot in slots:
             slot.out = True
+            slot.pinned = self.unpin is not None
 
     def unused(self, slot: Slot) -> None:
         """This slot was taken and not sent after all."""
@@ -249,7 +260,7 @@ class SlotWriter:
         """A fresh slot; past the allowance first drops idle pages, then waits for the trainer to give something back."""
         capacity = slot_capacity(nbytes)
         while self._resident() + capacity > self.allowance_bytes:
-            if self._cool_one():
+            if self._cool_one() or self._unpin_some(capacity):
                 continue
             if not any(slot.out for slot in self.slots.values()) or not self.wait_for_release():
                 break
@@ -273,7 +284,7 @@ class SlotWriter:
                 self._cool(slot)
 
     def _may_cool(self, slot: Slot) -> bool:
-        return not slot.cold and slot.reusable()
+        return not (slot.cold or slot.pinned) and slot.reusable()
 
     def _cool(self, slot: Slot) -> None:
         self.region.punch(slot.offset, slot.capacity)
@@ -284,6 +295,19 @@ class SlotWriter:
             if slot.cold and smallest <= slot.capacity <= largest:
                 return self._free.pop(position)
         return None
+
+    def _unpin_some(self, nbytes: int) -> bool:
+        """Have free slots of this size together unregistered, those first that were free for longest; whether any was."""
+        some: list[Slot] = []
+        for slot in self._free:
+            if slot.pinned and not slot.cold and slot.reusable() and sum(other.capacity for other in some) < nbytes:
+                some.append(slot)
+        if not some or self.unpin is None:
+            return False
+        done = set(self.unpin(tuple((slot.offset, slot.capacity) for slot in some)))
+        for slot in some:
+            slot.pinned = slot.offset not in done
+        return bool(done)
 
     def _carve(self, capacity: int) -> Slot:
         if (cold := self._cold_slot(capacity, 4 * capacity)) is not None:
@@ -298,5 +322,6 @@ class SlotWriter:
                 "worker's region are used up; use a smaller batch_size or prefetch_factor"
             )
         self._end = offset + capacity
-        slot = self.slots[offset] = Slot(offset, capacity)
+        # An earlier worker's slots there may be registered still.
+        slot = self.slots[offset] = Slot(offset, capacity, pinned=self.unpin is not None)
         return slot

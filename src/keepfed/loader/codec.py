@@ -15,7 +15,7 @@ The records on the wire are plain tuples, since a named tuple would cost an impo
 
     Place        (slot number in the batch or -1, first byte, bytes, the bytes themselves when slot is -1)
     PlainTensor  (Place, dtype code, shape, stride)
-    SlotUse      (offset in the region, generation, bytes written, checksum or None)
+    SlotUse      (offset in the region, generation, bytes written, checksum or None, bytes of the whole slot)
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _BASE_ALIGNMENT = 16  # the largest item size (complex128): a view of any dtype 
 
 Place = tuple[int, int, int, bytes]
 PlainTensor = tuple[Place, int, tuple[int, ...], tuple[int, ...]]
-SlotUse = tuple[int, int, int, int | None]
+SlotUse = tuple[int, int, int, int | None, int]
 
 DTYPES: tuple[torch.dtype, ...] = tuple(
     sorted({value for value in vars(torch).values() if isinstance(value, torch.dtype)}, key=str)
@@ -167,7 +167,13 @@ class BatchWriter:
     def finish(self) -> tuple[SlotUse, ...]:
         """Hand the slots over; the next batch starts with none."""
         uses = tuple(
-            (slot.offset, slot.generation, used, zlib.crc32(owner[:used].data) if self.checksums else None)
+            (
+                slot.offset,
+                slot.generation,
+                used,
+                zlib.crc32(owner[:used].data) if self.checksums else None,
+                slot.capacity,
+            )
             for slot, owner, used in zip(self.slots, self.owners, self.used, strict=True)
         )
         self.writer.sent(self.slots)

@@ -26,10 +26,10 @@ from typing import Any, Protocol
 from keepfed.errors import LoaderError
 from keepfed.loader import blame, budget, nursery, torch_seam
 from keepfed.loader.codec import Encoded
-from keepfed.loader.decode import decode
+from keepfed.loader.delivery import Delivery
 from keepfed.loader.descriptors import make_sure_of
 from keepfed.loader.pool import Pool, Worker
-from keepfed.loader.releases import Releases, give_back
+from keepfed.loader.releases import Releases, give_back, unpin
 from keepfed.loader.roster import Roster
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
@@ -82,7 +82,9 @@ class Crew:
         self._in_hand: tuple[Task, Any] | None = None
         self._states: dict[int, Any] = {}
         self._account = budget.shared.open(shelf, terms.plan.num_workers)
-        job = WorkerJob(loop_arguments, not terms.fixed, terms.verify)
+        shelf.pin_for(terms.pin_memory)
+        self._delivery = Delivery(terms, self._account, shelf.pinning)
+        job = WorkerJob(loop_arguments, not terms.fixed, terms.verify, pinned=shelf.pinning is not None)
         pool = Pool(_zygote_for(job, terms.method))
         self.roster = Roster(
             pool,
@@ -119,6 +121,7 @@ class Crew:
         self.roster.retire_all(self._order)
         self._in_hand = None
         self._account.begin()
+        self._delivery.begin_epoch()
         workers = self.roster.taking_tasks()
         self._order = Order(self.terms.fixed, self.terms.in_order, self.plan.prefetch_factor, workers)
         self._indices = indices
@@ -152,6 +155,7 @@ class Crew:
 
     def deliver(self, asked_s: float, iterator: Any) -> Any:
         """The next batch, or the exception that made it impossible. Raises StopIteration at the end of the epoch."""
+        self._delivery.require_possible()
         if self.listener is not None:
             self.listener.waiting()
         if self._in_hand is None:
@@ -172,6 +176,7 @@ class Crew:
         task, batch = self._in_hand
         self._order.take(task)
         self._dispatch()
+        self._delivery.look_ahead(self._order)
         now_s = time.perf_counter()
         self.tally.delivered(asked_s, now_s, samples_of(task.index))
         if self.listener is not None:
@@ -189,10 +194,9 @@ class Crew:
 
     def _decoded(self, task: Task) -> Any:
         """The batch of this task. After Ctrl-C in the middle it can be made again; after any other error it is over."""
-        encoded, book = task.result
         self._releases.collect(self._workers().values())
         try:
-            return decode(encoded, book, copy_all=self.terms.copy_all or book.leased_bytes > self._account.held_bytes)
+            return self._delivery.batch(task)
         except Exception as error:
             self._drop(task)
             blame.raise_again(error, self._dataset, task.number, task.index)
@@ -305,6 +309,8 @@ class Crew:
     def _heard(self, worker: Worker, kind: str, *rest: Any) -> None:
         if kind == "dry":
             self._releases.dry(worker.id)
+        elif kind == "unpin":
+            unpin(worker, *rest)
         elif kind == "done":
             self._result(worker, *rest)
         elif kind == "leaving":

@@ -25,6 +25,17 @@ from keepfed.plan import Plan
 from keepfed.text import say
 
 
+class NoThread:
+    """Stands where torch has the thread that pins: for programs that ask whether it is gone."""
+
+    def is_alive(self) -> bool:
+        """There is none."""
+        return False
+
+    def join(self, timeout: float | None = None) -> None:
+        """There is nothing to wait for."""
+
+
 class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]  # private base, typed as Any
     """What `iter(loader)` returns."""
 
@@ -41,12 +52,18 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         self._worker_init_fn = torch_seam.worker_init_fn(self, loader.worker_init_fn)
         self._index_queues: list[Any] = []
         self._reader = 0  # the thread that is inside next(); one that Ctrl-C drove out may come again
+        pins_for = torch_seam.pins_for(self)
+        if pins_for == "cuda":
+            self._pin_memory_thread = NoThread()
+        device = getattr(loader.num_workers, "device", "")
         terms = dataclasses.replace(
             terms,
             in_order=self._in_order,
             persistent=self._persistent_workers,
             timeout_s=self._timeout,
             method=start_method(loader),
+            pin_memory="cuda" if device else pins_for,
+            device=device,
         )
         shelf = shelf_of(loader) if shelf is None else shelf
         self._again = (terms, tally, shelf, listener)

@@ -28,8 +28,6 @@ def why_torch(loader: Any) -> str:
     method = start_method(loader)
     if method != "fork" and not (method in nursery.METHODS and nursery.supported()):
         return say("loader.start_method", method=method)
-    if loader.pin_memory and torch.accelerator.is_available():
-        return say("loader.pinned")
     return ""
 
 

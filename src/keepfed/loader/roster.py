@@ -13,12 +13,14 @@ its worker again and again, or workers that cannot even start, end the epoch.
 
 from __future__ import annotations
 
+import os
 import signal
 import weakref
 
 from keepfed.errors import LoaderError, WorkerDied
 from keepfed.loader import blame
 from keepfed.loader.descriptors import explained
+from keepfed.loader.pinned import bequeath
 from keepfed.loader.pool import Pool, Worker
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
@@ -160,10 +162,15 @@ class Roster:
 
 
 def _shut_down(pool: Pool, shelf: Shelf) -> None:
-    """End a pool; regions whose worker is known to be dead go back to the shelf."""
-    for worker in pool.shut_down():
+    """End a pool; regions whose worker is known to be dead go back to the shelf. This is a finalizer."""
+    dead = pool.shut_down()
+    for worker in dead:
         worker.book.abandon()
         shelf.put_back(worker.book)
+    for worker in pool.workers.values():
+        if worker not in dead and worker.book.region.pins is not None and pool.owner_pid == os.getpid():
+            worker.book.abandon()
+            bequeath(worker.book)
 
 
 def _private_bytes(pid: int) -> int:

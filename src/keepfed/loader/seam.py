@@ -19,6 +19,7 @@ from keepfed.loader import elsewhere, torch_seam
 from keepfed.loader.count import WorkerCount
 from keepfed.loader.fixed import fixed_iterator
 from keepfed.loader.fleet import Fleet
+from keepfed.loader.gpu_iter import where_asked
 from keepfed.loader.session import Session
 from keepfed.loader.switches import disabled
 
@@ -34,7 +35,7 @@ def fleet() -> Fleet | None:
 def iterator_of(loader: Any) -> Any:
     """What `iter()` of a keepfed.DataLoader returns."""
     _before_iter()
-    return _choice[-1](loader) if _choice else _as_asked(loader)
+    return where_asked(loader, _choice[-1](loader) if _choice else _as_asked(loader))
 
 
 def cover_everything(fleet: Fleet) -> None:
@@ -110,10 +111,10 @@ def _before_iter() -> None:
 
 
 def _get_iterator(self: Any) -> Any:
+    if _choice or isinstance(self.num_workers, WorkerCount):
+        return iterator_of(self)
     _before_iter()
-    if _choice:
-        return _choice[-1](self)
-    return _as_asked(self) if isinstance(self.num_workers, WorkerCount) else torch_seam.original_get_iterator(self)
+    return _choice[-1](self) if _choice else torch_seam.original_get_iterator(self)
 
 
 def _as_asked(loader: Any) -> Any:

@@ -36,6 +36,10 @@ class Terms:
     """torch's `timeout`: raise when nothing arrives for this long; 0 waits for ever."""
     copy_all: bool = False
     """Whether every batch is copied at delivery (KEEPFED_TRANSPORT=copy)."""
+    pin_memory: str = ""
+    """The kind of accelerator for whose copies batches lie in pinned memory; empty for none."""
+    device: str = ""
+    """The GPU on which batches are delivered; empty for the CPU."""
     verify: bool = False
     """Whether checksums are compared at delivery and at release (KEEPFED_VERIFY=1)."""
     method: str = "fork"

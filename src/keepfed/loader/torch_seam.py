@@ -13,7 +13,8 @@ import copy
 import dataclasses
 import functools
 import inspect
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any
 
 import torch
@@ -168,6 +169,56 @@ def wrap_exception(error: BaseException) -> ExceptionWrapper:
 def pin_memory(batch: Any, device: Any) -> Any:
     """A batch in pinned memory, as torch's own iterators make it."""
     return _pin_memory(batch, device)
+
+
+def pins_for(iterator: Any) -> str:
+    """The kind of accelerator for which this iterator of torch's pins its batches; empty when it does not."""
+    if not iterator._pin_memory:
+        return ""
+    named = iterator._pin_memory_device  # torch 2.6 leaves it out unless the program named one
+    accelerator = torch.accelerator.current_accelerator()
+    return str(named or (accelerator.type if accelerator is not None else "cuda")).partition(":")[0]
+
+
+_open_captures: set[int] = set()
+
+
+@cache
+def watch_captures() -> None:
+    """Know from now on when a graph is being captured, by whichever thread."""
+    for graph in (torch.cuda.CUDAGraph, getattr(torch.accelerator, "Graph", None)):
+        if graph is not None:
+            setattr(graph, "capture_begin", _opens(graph.capture_begin))  # noqa: B010  # a method of torch's
+            setattr(graph, "capture_end", _closes(graph.capture_end))  # noqa: B010  # a method of torch's
+
+
+def capturing() -> bool:
+    """Whether a graph is being captured. Then no event may be asked for and no memory registered, by any thread."""
+    return bool(_open_captures) or bool(torch.cuda.is_current_stream_capturing())
+
+
+def _opens(begin: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(begin)
+    def capture_begin(graph: Any, *args: Any, **kwargs: Any) -> Any:
+        _open_captures.add(id(graph))
+        try:
+            return begin(graph, *args, **kwargs)
+        except BaseException:
+            _open_captures.discard(id(graph))
+            raise
+
+    return capture_begin
+
+
+def _closes(end: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(end)
+    def capture_end(graph: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return end(graph, *args, **kwargs)
+        finally:
+            _open_captures.discard(id(graph))
+
+    return capture_end
 
 
 def reraise_if_exception(batch: Any) -> None:

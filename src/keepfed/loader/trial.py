@@ -42,7 +42,9 @@ class Trial:
 
     def __init__(self, iterator: ZeroIter, pilot: Pilot) -> None:
         """Fork, before the dataset is accessed in this process (unless the answer is known already)."""
-        self.terms = dataclasses.replace(pilot.terms(), persistent=True, method=iterator._start_method)
+        self.terms = dataclasses.replace(
+            pilot.terms(), persistent=True, method=iterator._start_method, pin_memory=torch_seam.pins_for(iterator)
+        )
         self.refused = pilot.refused
         self.passed = False
         self.user: weakref.ref[ZeroIter] | None = None

@@ -48,6 +48,8 @@ class WorkerJob:
     """Whether batches are made by whoever is free, each from a random state of its own."""
     verify: bool
     """Whether checksums go with the slots, and slots that were given back are overwritten."""
+    pinned: bool = False
+    """Whether the trainer registers slots with a GPU: it must be asked before their pages are given back."""
 
 
 class Ending:
@@ -75,6 +77,8 @@ class TaskQueue:
         self._tasks: deque[tuple[Any, ...]] = deque()
         self._released: deque[Any] = deque()
         self._hurried = False
+        self._asked = 0
+        self._unpinned: dict[int, tuple[int, ...]] = {}
         self._seen: set[int] = set()
         self._resting = False
         self.slots: SlotWriter | None = None
@@ -127,6 +131,19 @@ class TaskQueue:
             self._take_in(block=True)
         return bool(self._released) and not self._ending.is_set()
 
+    def unpin(self, slots: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
+        """Have free slots unregistered from the GPU, and block until the trainer says which are."""
+        self._asked += 1
+        try:
+            self._end.send("unpin", self._asked, slots)
+        except OSError:
+            self._ending.set()
+        while self._asked not in self._unpinned and not self._ending.is_set():
+            self._take_in(block=True)
+        answer = self._unpinned.get(self._asked, ())
+        self._unpinned.clear()  # an interrupted trainer may answer twice
+        return answer
+
     def _take_in(self, *, block: bool) -> None:
         try:
             while (message := self._end.receive(block=block)) is not None:
@@ -157,6 +174,8 @@ class TaskQueue:
         elif kind == "rest":
             self._released.extend(rest[0])
             self._resting = True
+        elif kind == "unpinned":
+            self._unpinned[rest[0]] = rest[1]
         elif kind == "quit":
             self._ending.set()
 
@@ -307,7 +326,14 @@ def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None
     """Be worker `worker_id` until the trainer says quit or is gone."""
     ending = Ending()
     tasks = TaskQueue(end, ending, job)
-    slots = SlotWriter(region, 0, tasks.wait_for_release, tasks.released, poison=job.verify)
+    slots = SlotWriter(
+        region,
+        0,
+        tasks.wait_for_release,
+        tasks.released,
+        unpin=tasks.unpin if job.pinned else None,
+        poison=job.verify,
+    )
     tasks.slots = slots
     out = BatchWriter(slots, checksums=job.verify)
     arguments = job.loop_arguments
