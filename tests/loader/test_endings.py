@@ -41,9 +41,23 @@ def loader_of(dataset: Dataset[torch.Tensor], **arguments: Any) -> DataLoader:
     return DataLoader(dataset, batch_size=4, num_workers=2, **arguments)
 
 
+_before: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def lasting_processes() -> None:
+    """Others may have started what lasts as long as this process: a nursery, multiprocessing's resource tracker."""
+    _before.clear()
+    _before.update(children_of(os.getpid()))
+
+
+def new_children() -> list[int]:
+    return [pid for pid in children_of(os.getpid()) if pid not in _before]
+
+
 def processes_of(iterator: Any) -> list[int]:
     """Its workers and its zygote."""
-    return [worker.pid for worker in iterator._workers] + children_of(os.getpid())
+    return [worker.pid for worker in iterator._workers] + new_children()
 
 
 def rest_of(iterator: Any) -> list[int]:
@@ -106,7 +120,7 @@ def test_an_exception_in_the_loop_ends_the_workers_with_it() -> None:
         train(pids)
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
-    assert children_of(os.getpid()) == []
+    assert new_children() == []
 
 
 def test_a_worker_in_a_long_sample_does_not_hold_up_the_end() -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from keepfed.loader import pinned
+from keepfed.loader.arena import NOTES_BYTES
 from keepfed.loader.pinned import Pinning
 from tests.loader.carrier import Carrier
 from tests.loader.fake_gpu import CurrentStreamOnly, FakeGpu, NeverQuiet, NoEvent, leave, plug_in
@@ -245,9 +246,9 @@ def test_a_slot_that_a_gpu_still_reads_is_not_unregistered_for_the_worker(train:
     batch = training.carrier([torch.zeros(ELEMENTS)])[0]
     training.copy(0, batch)
     del batch
-    assert not training.carrier.book.unpin(0, 4096), "leased, as far as is known"
+    assert not training.carrier.book.unpin(NOTES_BYTES, 4096), "leased, as far as is known"
     training.carrier.book.collect()
-    assert not training.carrier.book.unpin(0, 4096), "a copy is in flight"
+    assert not training.carrier.book.unpin(NOTES_BYTES, 4096), "a copy is in flight"
     training.gpu.finish()
     training.carrier.book.collect()
-    assert training.carrier.book.unpin(0, 4096)
+    assert training.carrier.book.unpin(NOTES_BYTES, 4096)

@@ -15,7 +15,6 @@ from torch.utils.data import ChainDataset, IterableDataset, get_worker_info
 from torch.utils.data import DataLoader as TorchDataLoader
 
 import keepfed.loader.api as keepfed
-from keepfed.errors import WorkerDied
 from keepfed.loader.epoch import EpochIter
 from tests.loader.processes import watching
 from tests.loader.side_by_side import Diary, assert_same, diary_of
@@ -286,14 +285,6 @@ def _patient(iterator: Any) -> Any:
         except RuntimeError:
             continue
     raise AssertionError("nothing comes")
-
-
-def test_a_worker_that_is_killed_ends_the_iteration_in_torchs_words() -> None:
-    iterator: Any = iter(keepfed.DataLoader(Uneven(1000, 1000), batch_size=1, num_workers=2))
-    next(iterator)
-    iterator._workers[1].kill()
-    with pytest.raises(WorkerDied, match=r"DataLoader worker \(pid.*is killed by signal: Killed"):
-        list(iterator)
 
 
 # ---------------------------------------------------------------------------------------------------------------- warnings

@@ -117,18 +117,6 @@ def test_it_holds_nothing_of_the_program() -> None:
     assert "memfd" not in Path(f"/proc/{kept().pid}/maps").read_text(encoding="utf-8")
 
 
-def test_a_parcel_is_given_back_when_the_last_worker_has_it() -> None:
-    """A dataset of gigabytes is not kept once more for as long as the iterator lives."""
-    iterator: Any = iter(loader_of())
-    next(iterator)
-    zygote = iterator._crew.roster.pool()._zygote.pid
-    worker = iterator._workers[0].pid
-    wait_until(lambda: "memfd" not in str(links_of(zygote)), "the zygote closes the parcel")
-    region = str(links_of(worker)).count("memfd")
-    assert region == 2, "a worker has its own region: a descriptor, and the copy that the mapping keeps"
-    assert len(list(iterator)) == 7
-
-
 def links_of(pid: int) -> list[str]:
     return [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
 

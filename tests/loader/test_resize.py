@@ -278,9 +278,9 @@ def test_a_fixed_loader_says_that_a_worker_died_in_torchs_words(how: Callable[[]
             how()
 
     iterator: Any = iter(loader_of(Drawing(die)))
-    pid = iterator._workers[0].pid
     with pytest.raises(RuntimeError, match=words) as caught:
         list(iterator)
+    pid = iterator._workers[0].pid
     assert f"DataLoader worker (pid(s) {pid}) exited unexpectedly" in str(caught.value)
     assert "[4, 5]" in str(caught.value)
     assert isinstance(caught.value, WorkerDied)

@@ -51,6 +51,8 @@ HUGE_PAGE = 2 << 20
 ALIGNMENT = 64
 """Tensors start on cache lines, as torch's own allocator does."""
 SMALLEST_REGION = 1 << 30
+NOTES_BYTES = 32 << 10
+"""The beginning of a region is no slot: there the worker notes its random states (notes.py)."""
 IDLE_TAKES = 64
 """A slot that was not used for so many takes gives up its pages: one outlier, or one epoch whose batches were all kept, must
 not hold memory for the rest of a training. Batches in preparation go round in far fewer."""
@@ -120,6 +122,10 @@ class Region:
     def owner(self, offset: int, nbytes: int) -> Owner:
         """An array over these bytes; everything made from it keeps exactly this array alive."""
         return np.frombuffer(self.memory, np.uint8, nbytes, offset)
+
+    def notes(self) -> memoryview:
+        """Its first NOTES_BYTES."""
+        return self.owner(0, NOTES_BYTES).data
 
     def bytes_in_use(self) -> int:
         """Memory that the file holds at present."""
@@ -197,7 +203,7 @@ class SlotWriter:
     slots: dict[int, Slot] = field(default_factory=dict)
     """All slots by offset."""
     _free: list[Slot] = field(default_factory=list)
-    _end: int = 0
+    _end: int = NOTES_BYTES
     _takes: int = 0
 
     def allow(self, nbytes: int) -> None:

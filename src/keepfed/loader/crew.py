@@ -98,8 +98,6 @@ class Crew:
         self._releases = Releases(tally, verify=terms.verify)
         for worker_id in range(terms.plan.num_workers):
             self.roster.add(worker_id)
-        if terms.fixed:
-            pool.seal()
 
     # ---- epochs -----------------------------------------------------------------------------------------------------
 
@@ -114,6 +112,7 @@ class Crew:
             self._base_seed = base_seed
         if self._epoch:
             for worker in self._workers().values():
+                self.roster.history(worker.id).resume(self._epoch, shared_seed)
                 worker.end.send("resume", shared_seed)
         for task in self._order.tasks.values():
             if task.ready:
@@ -265,6 +264,8 @@ class Crew:
             worker = self._workers()[worker_id]
             idle, allowed = worker.book.idle(), self._account.allowance_bytes()
             state = self._random_state(task)
+            if self.terms.fixed:
+                self.roster.history(worker_id).task(self._epoch, task.number, task.index)
             try:
                 worker.end.send("task", self._epoch, task.number, task.index, state, idle, allowed)
             except Exception as error:  # an index that cannot be pickled
@@ -304,7 +305,7 @@ class Crew:
                 worker.end.done_with_first()
             if worker.gone:
                 self._releases.gone(worker.id)
-                self.roster.ended(worker, self._order)
+                self.roster.ended(worker, self._order, self._epoch)
 
     def _heard(self, worker: Worker, kind: str, *rest: Any) -> None:
         if kind == "dry":
@@ -318,7 +319,11 @@ class Crew:
         elif rest[0] == self._epoch:
             self._order.ended(rest[1], worker.id)
 
-    def _result(self, worker: Worker, epoch: int, number: int, encoded: Any, times: tuple[float, float]) -> None:
+    def _result(
+        self, worker: Worker, epoch: int, number: int, encoded: Any, times: tuple[float, float], noted: int
+    ) -> None:
+        if noted >= 0:
+            self.roster.history(worker.id).has_noted(noted)
         if epoch != self._epoch:
             give_back(Encoded(*encoded), worker.book)
             return

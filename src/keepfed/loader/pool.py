@@ -21,6 +21,7 @@ import signal
 import socket
 import time
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 from keepfed.errors import LoaderError
@@ -133,25 +134,27 @@ class Pool:
             self._watch(zygote.pidfd, None)
         close_in_children(self)
 
-    def add(self, worker_id: int, region: Region) -> Worker:
-        """Start a worker. It can be sent tasks at once; they wait in its socket until it is up.
+    def add(self, worker_id: int, region: Region, opening: Iterable[tuple[Any, ...]] = ()) -> Worker:
+        """Start a worker. It can be sent tasks at once; they wait in its socket until it is up, after these `opening` messages.
 
         Raises LoaderError when the zygote was killed: by now, nothing else has the dataset as it was at `iter()`.
         """
-        if not self._zygote.alive():
+        if self.barren():
             raise LoaderError(say("loader.zygote_gone"), next_step=say("loader.zygote_gone_next"))
         ours, theirs = channel_pair()
         self._started += 1
         worker = Worker(worker_id, self._started, self, ours, region)
         self._zygote.fork_worker(worker.serial, worker_id, theirs, region)
         theirs.close()
+        for message in opening:
+            worker.end.send(*message)
         self._watch(ours.fileno(), worker)
         self.workers[worker_id] = worker  # last: a worker that is known is heard, whenever Ctrl-C comes
         return worker
 
-    def seal(self) -> None:
-        """No worker will be added any more."""
-        self._zygote.seal()
+    def barren(self) -> bool:
+        """Whether no worker can be added any more, since the zygote was killed."""
+        return not self._zygote.alive()
 
     def quit(self, worker: Worker) -> None:
         """Ask this worker to end after what it has in hand."""

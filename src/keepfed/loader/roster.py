@@ -3,16 +3,17 @@
                               the end of its dataset ─────────────────────┐
     add ──▶ takes tasks ──resize──▶ retires: makes what it has in hand ──▶ asked to quit ──▶ gone: leaves
                │   ▲                                                                          ▲
-               ▼   │ replaced by a new worker of the same id (shared mode)                    │
+               ▼   │ replaced by a new worker of the same id                                  │
              dies ─┴── its last place, or no process can be had while others are there ───────┘
 
-A death in fixed mode ends the iterator: a replacement would continue from other random states than torch's worker. In
-shared mode every batch brings its random state with it, so what was lost is made again by anybody; only a batch that kills
-its worker again and again, or workers that cannot even start, end the epoch.
+In shared mode every batch brings its random state with it, so what a dead worker had in hand is made again by anybody. In
+fixed mode its replacement is first brought to where it stood (`history.py`), and then makes the same batches. Only a batch
+that kills its worker again and again, or workers that cannot even start, end the epoch.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import weakref
@@ -20,6 +21,8 @@ import weakref
 from keepfed.errors import LoaderError, WorkerDied
 from keepfed.loader import blame
 from keepfed.loader.descriptors import explained
+from keepfed.loader.history import History
+from keepfed.loader.notes import Notes
 from keepfed.loader.pinned import bequeath
 from keepfed.loader.pool import Pool, Worker
 from keepfed.loader.shelf import Shelf
@@ -27,6 +30,7 @@ from keepfed.loader.stats import Tally
 from keepfed.policy.order import Order, Task
 from keepfed.text import say
 
+logger = logging.getLogger("keepfed")
 MAX_ATTEMPTS = 3
 """A batch is made at most this often before the worker's death is taken to be its doing."""
 
@@ -46,6 +50,7 @@ class Roster:
         self._dataset = dataset
         self._max_workers = max_workers
         self._region_bytes = region_bytes
+        self._histories: dict[int, History] = {}
         self.shut_down = weakref.finalize(self, _shut_down, pool, shelf)
 
     def pool(self) -> Pool:
@@ -57,9 +62,15 @@ class Roster:
     def add(self, worker_id: int) -> None:
         """Start a worker. Raises OSError when no process or memory can be had, LoaderError as `Pool.add`."""
         with explained(self._max_workers):
-            worker = self.pool().add(worker_id, self._shelf.take(self._region_bytes))
+            region = self._shelf.take(self._region_bytes)
+            Notes(region.notes()).clear()
+            worker = self.pool().add(worker_id, region, self.history(worker_id).opening())
         self.members = [*(other for other in self.members if other.id != worker_id), worker]
         self._tally.workers = len(self.pool().workers)
+
+    def history(self, worker_id: int) -> History:
+        """What the workers of this id have been told (fixed mode)."""
+        return self._histories.setdefault(worker_id, History())
 
     # ---- resizing ---------------------------------------------------------------------------------------------------
 
@@ -102,13 +113,16 @@ class Roster:
 
     # ---- deaths -----------------------------------------------------------------------------------------------------
 
-    def ended(self, worker: Worker, order: Order) -> None:
-        """A worker is gone: as asked, or by itself. Raises WorkerDied when that cannot be made good.
+    def ended(self, worker: Worker, order: Order, epoch: int) -> None:
+        """A worker is gone: as asked, or by itself, in this epoch. Raises WorkerDied when that cannot be made good.
 
         What was lost waits in `order` to be sent again, by `next()` or before a wait: here a batch may be in the middle of
         its decoding (Ctrl-C), and messages to workers carry the slots that were already given back.
         """
-        lost = order.lost(worker.id)
+        notes = Notes(worker.book.region.notes())
+        of, number = notes.in_hand()
+        in_hand = order.tasks.get(number) if of == epoch else None
+        lost = order.lost(worker.id, number if of == epoch else -1)
         takes_more = order.workers.get(worker.id, False)
         if worker.quitting and not lost:
             self._leave(worker, order)
@@ -117,16 +131,26 @@ class Roster:
             self._leave(worker, order)  # fork(2) was refused: the program trains on with the workers that are there
             return
         self.deaths_in_vain += 1
-        hopeless = self.deaths_in_vain > MAX_ATTEMPTS * self._max_workers
-        if order.fixed or hopeless or any(task.deaths >= MAX_ATTEMPTS for task in lost):
+        hopeless = self.deaths_in_vain > MAX_ATTEMPTS * self._max_workers or (order.fixed and self.pool().barren())
+        if hopeless or any(task.deaths >= MAX_ATTEMPTS for task in lost):
             self.shut_down()
-            raise WorkerDied(_how_it_died(worker), next_step=_what_it_made(lost, self._dataset))
+            next_step = f"{self._what_it_made(in_hand)} {say('loader.worker_died_next')}"
+            raise WorkerDied(_how_it_died(worker), next_step=next_step)
+        if order.fixed:
+            self.history(worker.id).died(notes.last(), {(epoch, task.number) for task in lost})
         self._tally.restarts += 1
         self._tally.redone += len(lost)
+        how = _how_it_died(worker).rstrip(".")
+        logger.warning(say("loader.worker_replaced", how=how, made=self._what_it_made(in_hand)))
         if takes_more:
             self._replace(worker, order)
         else:
             self._leave(worker, order)
+
+    def _what_it_made(self, task: Task | None) -> str:
+        if task is None:
+            return say("loader.made_nothing", dataset=blame.name_of(self._dataset))
+        return say("loader.made", place=blame.place(self._dataset, task.number, task.index))
 
     def _replace(self, worker: Worker, order: Order) -> None:
         """A new worker in the place of this one; none where no process can be had and others are there."""
@@ -192,9 +216,3 @@ def _how_it_died(worker: Worker) -> str:
     if worker.why or worker.last_words:
         text += f" ({worker.why or worker.last_words})"
     return text
-
-
-def _what_it_made(lost: list[Task], dataset: object) -> str:
-    if not lost:
-        return say("loader.worker_died_idle", dataset=blame.name_of(dataset))
-    return say("loader.worker_died_next", place=blame.place(dataset, lost[0].number, lost[0].index))

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import random
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
 
 from keepfed.errors import LoaderError
 from keepfed.loader import torch_seam
 from keepfed.loader.compare import first_difference
 from keepfed.loader.crew import Crew
+from keepfed.loader.draws import states
 from keepfed.loader.epoch import loop_arguments
 from keepfed.loader.watch import State, first_change, open_handle, state_of
 from keepfed.plan import Plan
@@ -116,7 +113,7 @@ class Trial:
         number, self._asked = self._asked, self._asked + 1
         self._asked_s = time.monotonic()
         try:
-            self.crew.ask(number, index, random_states())
+            self.crew.ask(number, index, states())
         except Exception as error:  # an index that cannot be pickled, a child that died
             self.failed(error)
             return None
@@ -186,9 +183,3 @@ def _roots(iterator: ZeroIter) -> tuple[Any, Any]:
 def _basis(iterator: ZeroIter) -> tuple[int, ...]:
     """Another one of these, and the crew is one for another loader."""
     return id(iterator._dataset), id(iterator._collate_fn), id(iterator._worker_init_fn)
-
-
-def random_states() -> tuple[Any, Any, Any]:
-    """The global generators of this process, as `worker.reseed` takes them."""
-    numpy_state = np.random.get_state()  # noqa: NPY002  # the generator that datasets draw from
-    return torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy_state

@@ -28,10 +28,11 @@ from typing import Any
 import torch
 from numpy import random as numpy_random  # here, once: NumPy 2 loads it at first use, which would be in every worker
 
-from keepfed.loader import blame, torch_seam
+from keepfed.loader import blame, draws, torch_seam
 from keepfed.loader.arena import Region, SlotWriter
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.codec import INLINE_BYTES, BatchWriter, Encoded, dense_stride, encode, is_plain
+from keepfed.loader.notes import Notes
 from keepfed.text import say
 
 REST_S = 1.0
@@ -70,10 +71,14 @@ class Ending:
 class TaskQueue:
     """torch's `index_queue`: hands out tasks in order, and takes in what else the trainer says."""
 
-    def __init__(self, end: WorkerEnd, ending: Ending, job: WorkerJob) -> None:
+    def __init__(self, end: WorkerEnd, ending: Ending, job: WorkerJob, notes: Notes) -> None:
         self._end = end
         self._ending = ending
         self._job = job
+        self._notes = notes
+        self._fixed = not job.shared
+        self._stream = torch_seam.is_iterable_kind(job.loop_arguments.get("dataset_kind"))
+        self._things = 0
         self._tasks: deque[tuple[Any, ...]] = deque()
         self._released: deque[Any] = deque()
         self._hurried = False
@@ -83,6 +88,7 @@ class TaskQueue:
         self._resting = False
         self.slots: SlotWriter | None = None
         """The slots of this worker: how much they may take comes with every task."""
+        self.again = False  # whether the task in hand was answered before, by a worker that is dead
         self.epoch = -1  # of the task in hand: a worker may be forked in any epoch
         self.number = -1
         self.index: Any = None
@@ -92,24 +98,55 @@ class TaskQueue:
     def get(self, timeout: float | None = None) -> Any:
         """The next (number, index) for torch's loop, its resume message, or None to end. `timeout` is not needed."""
         del timeout
-        self._take_in(block=False)
-        while not self._tasks and not self._ending.is_set():
-            if self._resting and self.slots is not None and not self._end.wait(REST_S):
-                self.slots.trim()
-                self._resting = False
-            self._take_in(block=True)
-        if self._ending.is_set():
+        message = self._next()
+        if message is None:
             return None
-        kind, *rest = self._tasks.popleft()
+        kind, *rest = message
         if kind == "resume":
+            if self._fixed and self._stream:  # its stream begins anew: only from here can it be read again
+                self._notes.write(self._things)
+            self._things += 1
             return torch_seam.resume_message(*rest)
+        self._things += 1
+        self.again = kind == "again"
         self.epoch, self.number, self.index, state = rest
         if isinstance(state, int):
             reseed(state)
         elif state is not None:
-            restore_states(*state)
+            draws.restore(state)
+        if not self.again:
+            self._notes.take_in_hand(self.epoch, self.number)
         self.started_s, self.started_cpu_s = time.perf_counter(), time.process_time()
         return self.number, self.index
+
+    def _next(self) -> tuple[Any, ...] | None:
+        """The next task or resume message; None to end."""
+        while True:
+            self._take_in(block=False)
+            while not self._tasks and not self._ending.is_set():
+                if self._resting and self.slots is not None and not self._end.wait(REST_S):
+                    self.slots.trim()
+                    self._resting = False
+                self._take_in(block=True)
+            if self._ending.is_set():
+                return None
+            message = self._tasks.popleft()
+            if message[0] != "restore":
+                return message
+            _, self._things, states = message
+            draws.restore(states)
+            self._notes.write(self._things)
+
+    def answered(self) -> None:
+        """The task in hand is done."""
+        self._notes.nothing_in_hand()
+        if self._fixed and not self._stream:
+            self._notes.thing_done(self._things, time.perf_counter() - self.started_s)
+
+    @property
+    def noted(self) -> int:
+        """After how many of the things that it was told this worker has noted its random states; -1 for never."""
+        return self._notes.noted
 
     def released(self) -> tuple[Any, ...]:
         """Slot uses that the trainer has given back since the last call."""
@@ -163,6 +200,10 @@ class TaskQueue:
             if number not in self._seen:  # the trainer was interrupted between sending it and taking note of that
                 self._seen.add(number)
                 self._tasks.append(("task", epoch, number, index, state))
+        elif kind == "again":
+            self._tasks.append((*message, None))
+        elif kind == "restore":
+            self._tasks.append(message)
         elif kind == "resume":
             self._seen.clear()
             if self._job.shared:
@@ -193,14 +234,20 @@ class ResultQueue:
         number, data = item
         if torch_seam.is_resume_message(number):
             return
-        if torch_seam.is_end_of_dataset(data):
+        if self._tasks.again:
+            self._out.discard()
+        elif torch_seam.is_end_of_dataset(data):
             self._out.discard()
             self._send("ended", self._tasks.epoch, number)
-            return
+        else:
+            self._batch(number, data)
+        self._tasks.answered()
+
+    def _batch(self, number: int, data: Any) -> None:
         encoded = self._encode(data)
         now_s, now_cpu_s = time.perf_counter(), time.process_time()
         times = (now_s - self._tasks.started_s, now_cpu_s - self._tasks.started_cpu_s)
-        self._send("done", self._tasks.epoch, number, tuple(encoded), times)
+        self._send("done", self._tasks.epoch, number, tuple(encoded), times, self._tasks.noted)
 
     def _send(self, *message: Any) -> None:
         try:
@@ -304,13 +351,6 @@ def reseed(seed: int) -> None:
     torch_seam.set_worker_seed(seed)
 
 
-def restore_states(torch_state: bytes, python_state: Any, numpy_state: Any) -> None:
-    """Draw from here on what another process would have drawn."""
-    torch.set_rng_state(torch.frombuffer(bytearray(torch_state), dtype=torch.uint8))
-    random.setstate(python_state)
-    numpy_random.set_state(numpy_state)  # noqa: NPY002  # the generator that datasets draw from
-
-
 def batch_seed(base_seed: int, epoch: int, number: int) -> int:
     """The seed of one batch: splitmix64 over base seed, epoch and batch number (Steele, Lea and Flood, 2014)."""
     state = base_seed & 0xFFFF_FFFF_FFFF_FFFF
@@ -325,7 +365,7 @@ def batch_seed(base_seed: int, epoch: int, number: int) -> int:
 def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None:
     """Be worker `worker_id` until the trainer says quit or is gone."""
     ending = Ending()
-    tasks = TaskQueue(end, ending, job)
+    tasks = TaskQueue(end, ending, job, Notes(region.notes()))
     slots = SlotWriter(
         region,
         0,
@@ -359,7 +399,7 @@ def answer_all(answer: Any, end: WorkerEnd, region: Region) -> None:
     """Be a worker that has no job: answer every task with this until the trainer says quit or is gone."""
     ending = Ending()
     job = WorkerJob({}, shared=False, verify=False)
-    tasks = TaskQueue(end, ending, job)
+    tasks = TaskQueue(end, ending, job, Notes(region.notes()))
     out = BatchWriter(SlotWriter(region, 0, tasks.wait_for_release, tasks.released, poison=False), checksums=False)
     results = ResultQueue(end, tasks, out)
     while (task := tasks.get()) is not None:

@@ -12,7 +12,7 @@ is tied to the forking *thread* (prctl(2)), means what it says. Where the progra
 not forked from the trainer but hatched in a clean interpreter (nursery.py), and has a parcel in the dataset's place.
 
 Control socket, trainer to zygote: ("fork", serial, id, region size) with the worker's socket and region attached, ("term",
-pid), ("sealed",) when no worker will be asked for any more, ("quit",).
+pid), ("quit",).
 Zygote to trainer: ("hatched", 0, pid) with its own pidfd attached, from a nursery only; ("forked", serial, pid) with a
 pidfd attached, ("failed", serial, why) when fork(2) refused, ("exited", serial, pid, wait status).
 
@@ -101,10 +101,6 @@ class Zygote:
     def fork_worker(self, serial: int, worker_id: int, sock: socket.socket, region: Region) -> None:
         """Ask for a worker; it is announced by a "forked" message with the same serial number."""
         self._send(("fork", serial, worker_id, region.size_bytes), [sock.fileno(), region.fd])
-
-    def seal(self) -> None:
-        """Say that no worker will be asked for any more: what only they would need can go."""
-        self._send(("sealed",), [])
 
     def terminate(self, pid: int) -> None:
         """Send SIGTERM to a worker. Only from its parent does torch's handler take it as an order to exit with 0."""
@@ -234,8 +230,6 @@ class ZygoteProcess:
         kind, *rest = read(data)
         if kind == "fork":
             self._fork(poll, fds, *rest)
-        elif kind == "sealed":
-            self._main = _sealed  # a parcel is closed by that, and its memory goes with the last worker that unpacks it
         elif kind == "term" and rest[0] in {pid for _, pid in self._children.values()}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(rest[0], signal.SIGTERM)
@@ -305,10 +299,6 @@ def read(data: bytes) -> tuple[Any, ...]:
     """A message, as it was dumped by marshal."""
     message: tuple[Any, ...] = marshal.loads(data)  # noqa: S302  # a private socket pair within one process tree
     return message
-
-
-def _sealed(worker_id: int, _end: WorkerEnd, _region: Region) -> NoReturn:
-    raise AssertionError(f"worker {worker_id} was asked for after the last one")
 
 
 def _drop_handlers() -> None:

@@ -167,8 +167,11 @@ class Order:
         self._unread.discard(task.number)
         self.tasks.pop(task.number, None)
 
-    def lost(self, worker: int) -> list[Task]:
-        """This worker is gone: what it had not finished waits again, and is first in line since it was drawn first."""
+    def lost(self, worker: int, in_hand: int = -1) -> list[Task]:
+        """This worker is gone: what it had not finished waits again, and is first in line since it was drawn first.
+
+        The batch that it had `in_hand` is blamed for that; the others only stood in its queue.
+        """
         unfinished = [task for task in self.tasks.values() if task.worker == worker and not task.ready]
         for task in unfinished:
             self._in_hand.get(worker, set()).discard(task.number)
@@ -176,10 +179,8 @@ class Order:
             task.sent = False
             if not self.fixed:
                 task.worker = -1
-        lost = [task for task in unfinished if task.attempts]
-        if lost:
-            lost[0].deaths += 1  # a worker makes its tasks in order: the others only stood in the queue
-        return lost
+            task.deaths += task.number == in_hand
+        return [task for task in unfinished if task.attempts]
 
     def unfinished(self, worker: int) -> int:
         """How many tasks this worker still has to make."""
