@@ -21,43 +21,26 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from keepfed.errors import LoaderError
 from keepfed.loader import blame, budget, nursery, torch_seam
 from keepfed.loader.codec import Encoded
 from keepfed.loader.delivery import Delivery
 from keepfed.loader.descriptors import make_sure_of
+from keepfed.loader.draws import batch_seed
+from keepfed.loader.listener import Listener
 from keepfed.loader.pool import Pool, Worker
 from keepfed.loader.releases import Releases, give_back, unpin
 from keepfed.loader.roster import Roster
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
 from keepfed.loader.terms import Terms
-from keepfed.loader.worker import WorkerJob, batch_seed, work
+from keepfed.loader.worker import WorkerJob, work
 from keepfed.loader.zygote import Zygote
 from keepfed.plan import Plan
 from keepfed.policy.order import Order, Task
 from keepfed.text import say
-
-
-class Listener(Protocol):
-    """Who wants to know what an iterator does, batch by batch."""
-
-    def epoch_started(self) -> None:
-        """The next batch is the first of an epoch."""
-
-    def epoch_ended(self) -> None:
-        """The last batch of the epoch was delivered."""
-
-    def made(self, worker_id: int, seconds: float, cpu_s: float, nbytes: int) -> None:
-        """A worker finished a batch of `nbytes`, in `seconds` of wall and `cpu_s` of CPU time."""
-
-    def waiting(self) -> None:
-        """The program begins to wait for a batch."""
-
-    def delivered(self, iterator: Any, asked_s: float, now_s: float) -> None:
-        """`next()` was called at `asked_s` and is about to return at `now_s` (both time.perf_counter)."""
 
 
 class Crew:

@@ -14,9 +14,10 @@ from typing import Any
 
 from keepfed.errors import ForkedIterator, LoaderError
 from keepfed.loader import torch_seam
-from keepfed.loader.crew import Crew, Listener
+from keepfed.loader.crew import Crew
 from keepfed.loader.fallback import start_method
 from keepfed.loader.forks import start_anew_in_children
+from keepfed.loader.listener import Listener
 from keepfed.loader.pool import Worker
 from keepfed.loader.shelf import Shelf, shelf_of
 from keepfed.loader.stats import Tally
