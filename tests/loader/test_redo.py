@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import random
 import signal
@@ -49,6 +50,7 @@ class Deadly(Noisy):
         mark = self.folder / str(index)
         if index in self.deaths and not mark.exists():
             mark.touch()
+            faulthandler.disable()  # pytest's: the crash is meant
             os.kill(os.getpid(), self.deaths[index])
         return sample
 
@@ -134,6 +136,7 @@ def test_a_batch_that_kills_every_worker_ends_the_epoch_and_is_named(tmp_path: P
     class Fatal(Noisy):
         def __getitem__(self, index: int) -> dict[str, Any]:
             if index == 7:
+                faulthandler.disable()
                 os.kill(os.getpid(), signal.SIGSEGV)
             return super().__getitem__(index)
 
