@@ -53,7 +53,7 @@ def in_use(*loaders: Any) -> int:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Budget:
     """A process with room for ten batches on its way and in the program's hands."""
-    found = Budget(lambda: 25 * MIB)
+    found = Budget(lambda: 25 * MIB, worker_bytes=0)
     monkeypatch.setattr(budget, "shared", found)
     return found
 
@@ -69,7 +69,7 @@ def test_ranks_of_one_host_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_all_workers_together_leave_a_fifth_of_the_free_memory() -> None:
-    shared = Budget(lambda: 1000 * MIB)
+    shared = Budget(lambda: 1000 * MIB, worker_bytes=0)
     for workers in (1, 4):
         account = shared.open(Shelf(), workers)
         assert account.allowance_bytes() == account.fair_bytes
@@ -78,8 +78,15 @@ def test_all_workers_together_leave_a_fifth_of_the_free_memory() -> None:
         account.end()
 
 
+@pytest.mark.parametrize(("free", "left"), [(10_000, 9_744), (400, 300)])
+def test_workers_keep_something_for_themselves_but_no_more_than_a_quarter(free: int, left: int) -> None:
+    shared = Budget(lambda: free * MIB, worker_bytes=64 * MIB)
+    account = shared.open(Shelf(), 4)
+    assert 4 * account.fair_bytes == pytest.approx(0.8 * left * MIB, rel=0.01)
+
+
 def test_every_worker_of_an_active_loader_has_the_same_part() -> None:
-    shared = Budget(lambda: 1000 * MIB)
+    shared = Budget(lambda: 1000 * MIB, worker_bytes=0)
     shelves = Shelf(), Shelf()
     one, other = shared.open(shelves[0], 1), shared.open(shelves[1], 3)
     assert one.fair_bytes == other.fair_bytes == 200 * MIB
@@ -102,7 +109,7 @@ def written(shelf: Shelf, nbytes: int) -> Region:
 
 
 def test_a_newcomer_gets_what_is_there_until_the_others_keep_to_their_part() -> None:
-    shared = Budget(lambda: 100 * MIB)
+    shared = Budget(lambda: 100 * MIB, worker_bytes=0)
     first, second = Shelf(), Shelf()
     here = shared.open(first, 1)
     region = written(first, 70 * MIB)
@@ -115,7 +122,7 @@ def test_a_newcomer_gets_what_is_there_until_the_others_keep_to_their_part() -> 
 
 
 def test_what_an_idle_loader_holds_is_missing_from_the_others_parts() -> None:
-    shared = Budget(lambda: 100 * MIB)
+    shared = Budget(lambda: 100 * MIB, worker_bytes=0)
     idle, active = Shelf(), Shelf()
     resting = shared.open(idle, 1)
     region = written(idle, 20 * MIB)
@@ -126,7 +133,7 @@ def test_what_an_idle_loader_holds_is_missing_from_the_others_parts() -> None:
 
 
 def test_a_region_on_the_shelf_of_an_idle_loader_gives_its_memory_back_when_another_begins() -> None:
-    shared = Budget(lambda: 100 * MIB)
+    shared = Budget(lambda: 100 * MIB, worker_bytes=0)
     idle, active = Shelf(), Shelf()
     resting = shared.open(idle, 1)
     region = written(idle, 20 * MIB)

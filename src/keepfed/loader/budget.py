@@ -30,6 +30,9 @@ from keepfed.loader.shelf import Shelf
 
 HELD_SHARE = 0.5
 MOVING_SHARE = 0.3
+WORKER_BYTES = 64 << 20
+"""What a worker takes for itself before it has made anything: the pages of the trainer's that it touches. Not of the batches' part,
+but for no more than a quarter of what is free."""
 T = TypeVar("T")
 _UNKNOWN_AVAILABLE_BYTES = 4 << 30
 
@@ -91,9 +94,10 @@ class Account:
 class Budget:
     """The memory for batches of one process."""
 
-    def __init__(self, available: Callable[[], int] = available_bytes) -> None:
-        """`available()` is what is free beside the batches that there are."""
+    def __init__(self, available: Callable[[], int] = available_bytes, worker_bytes: int = WORKER_BYTES) -> None:
+        """`available()` is what is free beside the batches that there are; `worker_bytes` of it are left to each worker."""
         self._available = available
+        self._worker_bytes = worker_bytes
         self._start_anew()
 
     def _start_anew(self) -> None:
@@ -120,7 +124,9 @@ class Budget:
         if self._pid != os.getpid():  # forked by the program: the loaders so far are the parent's
             self._start_anew()
         self._owners.add(weakref.ref(shelf, self._owners.discard))
-        self._total = self._available() + sum(shelf.bytes_in_use() for shelf in _alive(self._owners))
+        free = self._available()
+        free -= min(workers * self._worker_bytes, free // 4)
+        self._total = free + sum(shelf.bytes_in_use() for shelf in _alive(self._owners))
         account = Account(self, shelf, max(1, workers))
         account.begin()
         return account
