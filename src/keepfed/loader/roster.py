@@ -153,11 +153,11 @@ class Roster:
         return say("loader.made", place=blame.place(self._dataset, task.number, task.index))
 
     def _replace(self, worker: Worker, order: Order) -> None:
-        """A new worker in the place of this one; none where no process can be had and others are there."""
+        """A new worker in the place of this one; none where no process can be had and others can do its work (shared mode)."""
         try:
             self.add(worker.id)  # at once: Ctrl-C finds one of the two
         except OSError:
-            if len(order.active()) < 2:
+            if order.fixed or len(order.active()) < 2:
                 raise
             self._leave(worker, order)
             return
