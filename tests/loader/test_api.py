@@ -16,6 +16,7 @@ import keepfed.loader.api as keepfed
 from keepfed.errors import UsageError
 from keepfed.host.facts import read_host
 from keepfed.loader.count import WorkerCount
+from keepfed.loader.requests import KEYWORDS
 from keepfed.loader.epoch import EpochIter
 from keepfed.plan import Plan
 from tests.loader.steered import Plain, indices
@@ -27,9 +28,10 @@ def _uninstalled() -> Iterator[None]:
     keepfed.uninstall()
 
 
-def test_the_signature_is_torchs_with_one_keyword_more() -> None:
+def test_the_signature_is_torchs_with_our_keywords_at_its_end() -> None:
     ours = dict(inspect.signature(keepfed.DataLoader).parameters)
-    assert ours.pop("device").kind is inspect.Parameter.KEYWORD_ONLY
+    for name in KEYWORDS:
+        assert ours.pop(name).kind is inspect.Parameter.KEYWORD_ONLY
     assert ours == dict(inspect.signature(TorchDataLoader).parameters)
     names = list(inspect.signature(TorchDataLoader).parameters)
     assert names[keepfed._POSITION_OF_NUM_WORKERS] == "num_workers"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +18,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 import keepfed.loader.api as keepfed
 from keepfed.errors import UsageError, WrongType
+from keepfed.loader.requests import Requests, requests_of
 from keepfed.loader.terms import MAX_PREFETCH, Terms
 from tests.loader.side_by_side import Diary, Numbers, assert_same
 
@@ -230,3 +233,43 @@ def test_the_class_can_be_subscripted_and_its_instances_are_torchs() -> None:
 def test_the_program_itself_has_no_worker_info() -> None:
     list(keepfed.DataLoader(Numbers(4), num_workers=1))
     assert get_worker_info() is None
+
+
+@pytest.mark.parametrize(
+    ("keywords", "said"),
+    [
+        ({"stall_timeout": 0}, "stall_timeout=0"),
+        ({"stall_timeout": -1.5}, "stall_timeout=-1.5"),
+        ({"stall_timeout": float("nan")}, "stall_timeout=nan"),
+        ({"stall_timeout": "3"}, "stall_timeout='3'"),
+        ({"stall_timeout": True}, "stall_timeout=True"),
+        ({"on_stall": "restart"}, "'replace', 'raise', 'warn'"),
+        ({"on_error": "ignore"}, "'raise', 'skip'"),
+        ({"on_error": "skip", "max_skipped": -1}, "max_skipped=-1"),
+        ({"max_skipped": 3}, "on_error="),
+        ({"memory_limit": 0}, "memory_limit=0"),
+        ({"memory_limit": 1.5}, "memory_limit=1.5"),
+    ],
+    ids=str,
+)
+def test_a_value_of_our_own_keywords_that_cannot_be_used_is_refused_when_the_loader_is_built(
+    keywords: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=re.escape(said)):
+        keepfed.DataLoader(Numbers(4), **keywords)
+
+
+def test_our_own_keywords_are_found_on_a_loader_that_was_rebuilt_from_the_attributes_of_ours() -> None:
+    ours = keepfed.DataLoader(
+        Numbers(4), num_workers=1, stall_timeout=7, on_stall="warn", on_error="skip", max_skipped=2
+    )
+    expected = Requests(stall_timeout_s=7.0, on_stall="warn", on_error="skip", max_skipped=2)
+    rebuilt = TorchDataLoader(ours.dataset, num_workers=ours.num_workers)
+    assert requests_of(ours) == requests_of(rebuilt) == expected
+    assert requests_of(pickle.loads(pickle.dumps(rebuilt))) == expected
+    again = keepfed.DataLoader(ours.dataset, num_workers=ours.num_workers, on_stall="raise")
+    assert requests_of(again) == dataclasses.replace(expected, on_stall="raise")
+
+
+def test_a_loader_of_torchs_asks_for_nothing_of_ours() -> None:
+    assert requests_of(TorchDataLoader(Numbers(4), num_workers=2)) == Requests()

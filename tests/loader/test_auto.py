@@ -15,6 +15,7 @@ import keepfed.loader.api as keepfed
 import keepfed.loader.pilot as pilots
 from keepfed.events import Moved, Settled, Window
 from keepfed.loader.count import WorkerCount
+from keepfed.loader.requests import Requests
 from keepfed.plan import Plan
 from keepfed.policy.window import WindowBuilder
 from tests.loader.steered import Plain, Steered, indices, steered
@@ -61,7 +62,9 @@ def another(loader: DataLoader[Any]) -> DataLoader[Any]:
 
 
 def test_a_starving_loop_is_given_workers_in_mid_epoch_and_settles(host: Steered) -> None:
-    loader = DataLoader(Waiting(800), batch_size=4, num_workers=WorkerCount(1, auto=True), persistent_workers=True)
+    loader = DataLoader(
+        Waiting(800), batch_size=4, num_workers=WorkerCount(1, Requests(auto=True)), persistent_workers=True
+    )
     train(host, loader, lambda: host.events(Settled))
     (settled,) = host.events(Settled)
     assert settled.before == Plan(1)
@@ -72,7 +75,9 @@ def test_a_starving_loop_is_given_workers_in_mid_epoch_and_settles(host: Steered
 
 
 def test_epochs_shorter_than_a_window_are_measured_together(host: Steered) -> None:
-    loader = DataLoader(Waiting(24), batch_size=4, num_workers=WorkerCount(1, auto=True), persistent_workers=True)
+    loader = DataLoader(
+        Waiting(24), batch_size=4, num_workers=WorkerCount(1, Requests(auto=True)), persistent_workers=True
+    )
     assert train(host, loader, lambda: len(host.events(Window)) >= 2) >= 3
     assert all(window.batches >= 8 for window in host.events(Window))
 

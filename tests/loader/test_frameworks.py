@@ -27,6 +27,7 @@ import keepfed.loader.api as keepfed
 from keepfed.loader import torch_seam
 from keepfed.loader.count import WorkerCount, count_of
 from keepfed.loader.epoch import EpochIter
+from keepfed.loader.requests import Requests
 from keepfed.loader.single import SingleIter
 from keepfed.loader.zero import ZeroIter
 from tests.loader.processes import SOURCE
@@ -156,7 +157,7 @@ def test_install_leaves_an_auto_loader_its_auto() -> None:
 
 @pytest.mark.parametrize("number", [0, 1, 7])
 def test_a_count_is_an_int_to_everybody(number: int) -> None:
-    count = WorkerCount(number, auto=True)
+    count = WorkerCount(number, Requests(auto=True))
     assert count == number
     assert hash(count) == hash(number)
     assert {number: "found"}[count] == "found"
@@ -173,10 +174,10 @@ def test_a_count_is_an_int_to_everybody(number: int) -> None:
 
 @pytest.mark.parametrize("auto", [False, True])
 def test_a_count_keeps_its_request_when_it_is_copied(auto: bool) -> None:
-    count = WorkerCount(3, auto=auto)
+    count = WorkerCount(3, Requests(auto=auto))
     for again in (copy.copy(count), copy.deepcopy(count), pickle.loads(pickle.dumps(count)), count_of(count)):
         assert again == 3
-        assert again.auto is auto
+        assert again.requests.auto is auto
 
 
 def test_a_checkpoint_may_hold_a_count(tmp_path: Any) -> None:

@@ -17,6 +17,7 @@ from keepfed.loader import seam, torch_seam
 from keepfed.loader.count import WorkerCount
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.fleet import Fleet
+from keepfed.loader.requests import Requests
 from keepfed.loader.session import Session
 from keepfed.loader.zero import ZeroIter
 from tests.loader.steered import Plain, indices
@@ -92,7 +93,7 @@ def test_what_ours_cannot_do_is_left_to_torch(
 
 
 def test_auto_workers_are_a_number_to_everybody_else() -> None:
-    workers = WorkerCount(3, auto=True)
+    workers = WorkerCount(3, Requests(auto=True))
     assert workers == 3
     assert workers > 2
     assert workers * 2 == 6
@@ -104,7 +105,7 @@ def test_auto_workers_are_a_number_to_everybody_else() -> None:
 
 def test_a_request_for_auto_survives_pickling_and_cuts_the_seam_where_it_arrives() -> None:
     """A spawned rank gets its loader as a pickle and has never called keepfed."""
-    data = pickle.dumps(plain_loader_of(WorkerCount(2, auto=True)))
+    data = pickle.dumps(plain_loader_of(WorkerCount(2, Requests(auto=True))))
     assert not isinstance(iter(plain_loader_of(2)), EpochIter)
     loader = pickle.loads(data)
     assert isinstance(loader.num_workers, WorkerCount)

@@ -15,6 +15,7 @@ from keepfed.errors import UsageError
 from keepfed.loader import seam
 from keepfed.loader.count import count_of
 from keepfed.loader.fixed import tally_of
+from keepfed.loader.requests import KEYWORDS
 from keepfed.loader.stats import LoaderStats
 from keepfed.text import say
 
@@ -22,10 +23,10 @@ _POSITION_OF_NUM_WORKERS = 5
 _T_co = TypeVar("_T_co", covariant=True, default=Any)
 
 
-def with_device(torchs: inspect.Signature) -> inspect.Signature:
-    """torch's signature and our one more keyword."""
-    device = inspect.Parameter("device", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Any)
-    return torchs.replace(parameters=[*torchs.parameters.values(), device])
+def with_ours(torchs: inspect.Signature) -> inspect.Signature:
+    """torch's signature and the keywords that only ours has."""
+    ours = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Any) for name in KEYWORDS]
+    return torchs.replace(parameters=[*torchs.parameters.values(), *ours])
 
 
 class DataLoader(TorchDataLoader[_T_co]):
@@ -37,20 +38,30 @@ class DataLoader(TorchDataLoader[_T_co]):
 
     `device="cuda"` (or "cuda:1", or a torch.device) delivers batches on that GPU, copied there while the step before is
     computed, ready for use on the stream that is current at `next()`. Tensors in dicts, lists and tuples are copied ahead,
-    other objects with a `.to()` at delivery; the rest stays as it is. Raises UsageError where there is no such GPU. Not
-    among the arguments of torch's; it is heard on loaders that frameworks build from this one, too.
+    other objects with a `.to()` at delivery; the rest stays as it is. Raises UsageError where there is no such GPU.
+
+    `stall_timeout=` (seconds) and `on_stall=` ("replace", "raise" or "warn"): what is done about a worker that is stuck, and
+    when. Unless told otherwise, one that provably cannot go on is replaced, and one that is slow beyond anything so far is
+    named in the log with its stack, and replaced much later.
+
+    `on_error="skip"`: a sample whose making raises is left out of its batch and counted; `max_skipped=` ends the run at
+    more than so many. `memory_limit=` (bytes): what workers and batches of this loader may take together.
+
+    These are not among torch's arguments; they are heard on loaders that frameworks build from this one, too. Raises
+    UsageError for a value that cannot be used.
 
     What keepfed cannot handle yet runs on torch's own iterator; one log line and `stats().fallback` say why.
     """
 
-    __signature__ = with_device(inspect.signature(TorchDataLoader))
+    __signature__ = with_ours(inspect.signature(TorchDataLoader))
 
-    def __init__(self, *args: Any, device: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         at, dataset = _POSITION_OF_NUM_WORKERS, args[0] if args else kwargs.get("dataset")
+        ours = {name: kwargs.pop(name) for name in KEYWORDS if name in kwargs}
         if len(args) > at:
-            args = (*args[:at], count_of(args[at], dataset, device), *args[at + 1 :])
+            args = (*args[:at], count_of(args[at], dataset, ours), *args[at + 1 :])
         if len(args) <= at or "num_workers" in kwargs:
-            kwargs["num_workers"] = count_of(kwargs.get("num_workers", 0), dataset, device)
+            kwargs["num_workers"] = count_of(kwargs.get("num_workers", 0), dataset, ours)
         seam.cover_ours()
         super().__init__(*args, **kwargs)
         if not hasattr(self, "_keepfed_site"):

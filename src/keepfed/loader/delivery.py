@@ -42,7 +42,7 @@ class Delivery:
         self._terms = terms
         self._account = account
         self._pinning = pinning
-        self._mover = Mover(Gpu(terms.device)) if terms.device else None
+        self._mover = Mover(Gpu(terms.requests.device)) if terms.requests.device else None
         self._ahead: dict[int, Moving] = {}
 
     def begin_epoch(self) -> None:

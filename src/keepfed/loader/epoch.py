@@ -19,6 +19,7 @@ from keepfed.loader.fallback import start_method
 from keepfed.loader.forks import start_anew_in_children
 from keepfed.loader.listener import Listener
 from keepfed.loader.pool import Worker
+from keepfed.loader.requests import requests_of
 from keepfed.loader.shelf import Shelf, shelf_of
 from keepfed.loader.stats import Tally
 from keepfed.loader.terms import Terms
@@ -56,15 +57,15 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         pins_for = torch_seam.pins_for(self)
         if pins_for == "cuda":
             self._pin_memory_thread = NoThread()
-        device = getattr(loader.num_workers, "device", "")
+        requests = requests_of(loader)
         terms = dataclasses.replace(
             terms,
             in_order=self._in_order,
             persistent=self._persistent_workers,
             timeout_s=self._timeout,
             method=start_method(loader),
-            pin_memory="cuda" if device else pins_for,
-            device=device,
+            pin_memory="cuda" if requests.device else pins_for,
+            requests=requests,
         )
         shelf = shelf_of(loader) if shelf is None else shelf
         self._again = (terms, tally, shelf, listener)

@@ -21,6 +21,7 @@ from keepfed.loader.fixed import adopt_tally, fixed_iterator, left_to_torch
 from keepfed.loader.held import why_held
 from keepfed.loader.identity import identify
 from keepfed.loader.pilot import Pilot, iterator_with
+from keepfed.loader.requests import requests_of
 from keepfed.loader.session import Session
 from keepfed.loader.switches import disabled
 from keepfed.loader.zero import ZeroIter
@@ -76,7 +77,7 @@ class Fleet:
             pilot.close()  # what is built at this line has another count now, and that is the program's to choose
             pilot = None
         if pilot is None:
-            if getattr(loader.num_workers, "auto", False) and not held:
+            if requests_of(loader).auto and not held:
                 asked = self._session.cores.first_guess(asked)
             pilot = self._pilots[name] = Pilot(name, loader.batch_size, asked, self._session, held=held)
             if not self._session.reports:  # with a run folder the launcher says it

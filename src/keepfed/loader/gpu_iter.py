@@ -11,6 +11,7 @@ from typing import Any
 
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.mover import Gpu, Mover
+from keepfed.loader.requests import requests_of
 
 
 class GpuIter:
@@ -42,5 +43,5 @@ class GpuIter:
 
 def where_asked(loader: Any, iterator: Any) -> Any:
     """This iterator of this loader, with its batches on the GPU if a GPU was asked for."""
-    device = getattr(loader.num_workers, "device", "")
+    device = requests_of(loader).device
     return GpuIter(iterator, device) if device and not isinstance(iterator, EpochIter) else iterator

@@ -20,6 +20,7 @@ from keepfed.loader.count import WorkerCount
 from keepfed.loader.fixed import fixed_iterator
 from keepfed.loader.fleet import Fleet
 from keepfed.loader.gpu_iter import where_asked
+from keepfed.loader.requests import requests_of
 from keepfed.loader.session import Session
 from keepfed.loader.switches import disabled
 
@@ -118,7 +119,7 @@ def _get_iterator(self: Any) -> Any:
 
 
 def _as_asked(loader: Any) -> Any:
-    return _auto(loader) if getattr(loader.num_workers, "auto", False) else fixed_iterator(loader)
+    return _auto(loader) if requests_of(loader).auto else fixed_iterator(loader)
 
 
 def _auto(loader: Any) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from keepfed.loader.requests import NOTHING, Requests
 from keepfed.plan import Plan
 
 MAX_PREFETCH = 1024
@@ -38,8 +39,8 @@ class Terms:
     """Whether every batch is copied at delivery (KEEPFED_TRANSPORT=copy)."""
     pin_memory: str = ""
     """The kind of accelerator for whose copies batches lie in pinned memory; empty for none."""
-    device: str = ""
-    """The GPU on which batches are delivered; empty for the CPU."""
+    requests: Requests = NOTHING
+    """What the program asked for beyond torch's arguments."""
     verify: bool = False
     """Whether checksums are compared at delivery and at release (KEEPFED_VERIFY=1)."""
     method: str = "fork"
