@@ -16,8 +16,8 @@ import keepfed.loader.api as keepfed
 from keepfed.errors import UsageError
 from keepfed.host.facts import read_host
 from keepfed.loader.count import WorkerCount
-from keepfed.loader.requests import KEYWORDS
 from keepfed.loader.epoch import EpochIter
+from keepfed.loader.requests import KEYWORDS
 from keepfed.plan import Plan
 from tests.loader.steered import Plain, indices
 
