@@ -71,6 +71,8 @@ class Epochs(RuleBasedStateMachine):
         if chosen is None:
             return
         task, worker = chosen
+        under_way = sum(other.sent for other in self.order.tasks.values())
+        assert not self.order.at_most or under_way < self.order.at_most or task.number == next(iter(self.order.tasks))
         assert task is waiting, "in the order of the draws"
         assert worker in self.order.workers, "a task goes to a worker that exists"
         if undecided and not self.fixed:
@@ -150,6 +152,10 @@ class Epochs(RuleBasedStateMachine):
     @rule(prefetch=st.integers(1, 4))
     def change_prefetch(self, prefetch: int) -> None:
         self.order.prefetch = prefetch
+
+    @rule(at_most=st.integers(0, 6))
+    def hold_back(self, at_most: int) -> None:
+        self.order.at_most = at_most
 
     @rule()
     def end_the_epoch(self) -> None:

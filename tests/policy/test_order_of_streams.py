@@ -32,8 +32,9 @@ def in_turn(lengths: list[int]) -> list[tuple[int, int]]:
 class Loader:
     """An epoch over streams as the crew runs one."""
 
-    def __init__(self, lengths: list[int], prefetch: int, *, in_order: bool) -> None:
-        self.order = Order(True, in_order, prefetch, dict.fromkeys(range(len(lengths)), True))
+    def __init__(self, lengths: list[int], prefetch: int, *, in_order: bool, at_most: int = 0) -> None:
+        workers = dict.fromkeys(range(len(lengths)), True)
+        self.order = Order(True, in_order, prefetch, workers, at_most=at_most)
         self.workers = [StreamWorker(number, length) for number, length in enumerate(lengths)]
         self.numbers = itertools.count()
         self.reads = 0
@@ -68,6 +69,7 @@ class Loader:
         while self.order.tasks:
             task = self.order.next_ready()
             if task is None:
+                self.send()
                 return None
             if not task.ends:
                 self.draw()
@@ -173,6 +175,31 @@ def test_in_order_what_each_worker_was_asked_for_follows_from_what_was_delivered
                 history.append(list(run.assigned))
         histories.append(history)
     assert histories[0] == histories[1]
+
+
+@given(lengths=LENGTHS, prefetch=st.integers(1, 4), limits=st.lists(st.integers(0, 8), min_size=1), pick=st.randoms())
+@settings(max_examples=300, deadline=None, database=None)
+def test_tasks_that_are_held_back_go_to_the_workers_that_torch_gives_them_to(
+    lengths: list[int], prefetch: int, limits: list[int], pick: random.Random
+) -> None:
+    """Whatever limit is in force when: batches, reads, and after it is lifted what workers that have more were asked for."""
+    free, held = Loader(lengths, prefetch, in_order=True), Loader(lengths, prefetch, in_order=True, at_most=1)
+    limit = itertools.cycle(limits)
+    while True:
+        batches: list[Any] = []
+        for run in (free, held):
+            while (batch := run.next_data()) is None:
+                run.finish(pick.choice(run.busy()))
+            batches.append(batch)
+        assert batches[0] == batches[1]
+        assert held.reads == free.reads
+        if batches[0] is END:
+            break
+        held.order.at_most = next(limit)
+        held.send()
+        assert held.order.exhausted == free.order.exhausted
+        asked = [[worker for worker in run.assigned if worker not in run.order.exhausted] for run in (held, free)]
+        assert asked[0] == asked[1][: len(asked[0]) if held.order.at_most else None]
 
 
 class Streams(RuleBasedStateMachine):

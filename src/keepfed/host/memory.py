@@ -40,13 +40,14 @@ def read_memory(tree: Tree, probe: Probe, pid: str = "self") -> Memory:
     free = [Cause("machine", available, "/proc/meminfo")]
     for group in find_group(tree, "memory", pid):
         for folder in group.folders:
-            for limit in _memory_limits(tree, group, folder):
+            for limit in memory_limits(tree, group, folder):
                 limits.append(limit)
                 free.append(Cause(limit.name, _left(limit.value, _in_use(tree, group, folder)), limit.source))
     return Memory(lowest(limits), lowest(free))
 
 
-def _memory_limits(tree: Tree, group: Group, folder: str) -> list[Cause]:
+def memory_limits(tree: Tree, group: Group, folder: str) -> list[Cause]:
+    """What limits the memory of the group in this folder; a value of None is no limit."""
     # memory.high does not kill, it throttles so hard that a loader above it stands still: a ceiling all the same.
     files = {
         1: (("cgroup_v1_limit", "memory.limit_in_bytes"),),
@@ -56,7 +57,7 @@ def _memory_limits(tree: Tree, group: Group, folder: str) -> list[Cause]:
     if group.version == 1 and folder == group.folders[-1]:
         # Tells the limit of ancestors too that lie above the mount and cannot be seen.
         path = f"{folder}/memory.stat"
-        found.append(Cause("cgroup_v1_limit", _byte_limit(_stat(tree, path, "hierarchical_memory_limit")), path))
+        found.append(Cause("cgroup_v1_limit", _byte_limit(stat_value(tree, path, "hierarchical_memory_limit")), path))
     return found
 
 
@@ -66,7 +67,7 @@ def _in_use(tree: Tree, group: Group, folder: str) -> int | None:
     # In version 1 the plain name counts this group alone, while the use counts its descendants.
     inactive = "inactive_file" if group.version == 2 else "total_inactive_file"
     used = whole_number(tree.read(f"{folder}/{current}") or "")
-    droppable = whole_number(_stat(tree, f"{folder}/memory.stat", inactive)) or 0
+    droppable = whole_number(stat_value(tree, f"{folder}/memory.stat", inactive)) or 0
     return None if used is None else max(0, used - droppable)
 
 
@@ -74,7 +75,8 @@ def _left(limit: float | None, used: int | None) -> float | None:
     return None if limit is None else max(0, limit - (used or 0))
 
 
-def _stat(tree: Tree, path: str, name: str) -> str:
+def stat_value(tree: Tree, path: str, name: str) -> str:
+    """The text behind this name in a memory.stat; empty when it is not there."""
     for line in (tree.read(path) or "").split("\n"):
         key, _, value = line.partition(" ")
         if key == name:

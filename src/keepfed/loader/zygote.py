@@ -42,6 +42,7 @@ from typing import Any, NoReturn
 
 from keepfed.loader.arena import Region, leave_regions
 from keepfed.loader.channel import WorkerEnd
+from keepfed.loader.oom import WORKER_POINTS, ZYGOTE_POINTS, offer
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _DATA_BYTES = 4096
@@ -192,6 +193,7 @@ class ZygoteProcess:
                 self._announce()
             gc.freeze()  # a collection here or in a worker must not run the trainer's finalizers, nor touch its pages
             leave_regions()
+            offer(ZYGOTE_POINTS)
             os.environ["KEEPFED_WORKER"] = "1"
             _drop_handlers()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, the kernel would keep no exit status for us
@@ -259,6 +261,7 @@ class ZygoteProcess:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != zygote:
                 os._exit(1)  # the zygote was gone before the line above
+            offer(WORKER_POINTS - ZYGOTE_POINTS)
             self._control.close()
             for pidfd in self._children:
                 os.close(pidfd)

@@ -10,6 +10,9 @@ random stream depends on which batches it makes and in which order; a lost task 
 loaders whose worker count may change: whoever has least to do gets the next task, as long as no more than
 workers x prefetch batches are unfinished or unread; the content of a batch does not depend on who makes it.
 
+Where memory is short, `at_most` holds tasks back: they are assigned as ever (in fixed mode when they are drawn, so that every
+worker makes the same batches in the same order) and sent later.
+
 Iterable datasets (fixed only): what is drawn says how many samples to take, not which, and each worker comes to an end of
 its own. The end is an answer to a task like any other and is heeded when that task's turn comes, as if torch's messages
 had come in the order of the draws: how many batches each worker has been asked for then follows from what the program
@@ -73,7 +76,10 @@ class Order:
     arrived: int = 0
     """Results so far."""
     turn: int = -1
-    """Fixed mode: the worker whose turn was last."""
+    """Fixed mode: the worker whom a task was sent to last."""
+    at_most: int = 0
+    """So many batches may be unfinished or unread in all, the one that comes out next always; 0 for no such limit."""
+    _assigned: tuple[int, int] = (-1, -1)  # in order: the last task that was assigned in turn, and to whom
     _sent_below: int = 0
     # Counted from the tasks at every call, 64 workers with 512 tasks cost 400 µs per batch. Sets, since adding and removing may
     # be repeated; a task's own fields change after them, so that whoever is interrupted in between does both again.
@@ -92,15 +98,35 @@ class Order:
         The choice is kept: a task that was sent, but of which that could not be noted any more, goes to the same worker
         again, who drops the repetition.
         """
+        if self.fixed and self.in_order:
+            self._assign()
         while (task := self._first_waiting()) is not None:
+            if self._held_back(task) and self.active():
+                return None
             if task.worker < 0:
-                task.worker = self._fixed() if self.fixed else self._least_loaded(task)
+                task.worker = self._out_of_order() if self.fixed else self._least_loaded(task)
             if task.worker >= 0:
                 return task, task.worker
             if not self.exhausted:
                 return None
             self.take(task)  # as torch: what nobody has room for is not kept; it names no samples that could be missed
         return None
+
+    def _assign(self) -> None:
+        """As torch in `_try_put_index`: each task that was drawn goes to the next worker in turn that has more."""
+        for number in range(self._assigned[0] + 1, self.drawn):
+            task, before = self.tasks.get(number), self._assigned[1]
+            turn = sorted(self.active(), key=lambda worker: (worker <= before, worker))
+            if task is None or not turn:
+                return
+            task.worker = turn[0]
+            self._assigned = number, turn[0]  # last: after Ctrl-C the same is done again
+
+    def _held_back(self, task: Task) -> bool:
+        return bool(self.at_most) and self._under_way() >= self.at_most and task.number != next(iter(self.tasks))
+
+    def _under_way(self) -> int:
+        return len(self._unread) + sum(map(len, self._in_hand.values()))
 
     def _first_waiting(self) -> Task | None:
         """The first task that is not with a worker. All before `_sent_below` are, or came out: they are not looked at again."""
@@ -190,13 +216,11 @@ class Order:
         """Workers that take new tasks."""
         return [worker for worker, takes in self.workers.items() if takes and worker not in self.exhausted]
 
-    def _fixed(self) -> int:
-        """torch's choice: workers in turn; without order, the next one that has less than its share to do or unread."""
+    def _out_of_order(self) -> int:
+        """torch's choice without order: the next worker in turn that has less than its share to do or unread."""
         turn = sorted(self.active(), key=lambda worker: (worker <= self.turn, worker))
-        if self.in_order or not turn:
-            return turn[0] if turn else -1
         load = Counter(task.worker for task in self.tasks.values())
-        share = self.prefetch * len(self.workers.keys() | self.exhausted) // len(turn)
+        share = self.prefetch * len(self.workers.keys() | self.exhausted) // max(1, len(turn))
         return next((worker for worker in turn if load[worker] < share), -1)
 
     def _least_loaded(self, task: Task) -> int:
@@ -207,7 +231,7 @@ class Order:
         """
         active = self.active()
         first = task.number == next(iter(self.tasks))
-        if not first and len(self._unread) + sum(map(len, self._in_hand.values())) >= self.prefetch * len(active):
+        if not first and self._under_way() >= self.prefetch * len(active):
             return -1
         worker = min(active, key=self._load, default=-1)
         return worker if worker >= 0 and self._load(worker) < self.prefetch else -1
