@@ -7,6 +7,7 @@
     ├── UnreachableError              the thing asked about could not be reached or measured
     └── LoaderError                   the data loader cannot go on
         ├── WorkerDied                a worker process ended by itself; also a RuntimeError, in torch's wording
+        ├── WorkerStuck              a worker makes no progress, and the program asked to be told; also a RuntimeError
         ├── WorkerNotReady            a worker that was not forked from the program could not unpack its dataset
         ├── ForkedIterator            an iterator was used in a forked child of the process that made it
         ├── StoppedEarly              StopIteration came out of a sample; also a RuntimeError, as in generators
@@ -59,6 +60,10 @@ class WorkerDied(LoaderError, RuntimeError):
     A RuntimeError whose text keeps torch's wording ("DataLoader worker (pid(s) N) exited unexpectedly"), since programs
     and people search for it.
     """
+
+
+class WorkerStuck(LoaderError, RuntimeError):
+    """A worker made no progress for `stall_timeout` seconds, with `on_stall="raise"`. `next()` may be called again."""
 
 
 class WorkerNotReady(LoaderError, RuntimeError):

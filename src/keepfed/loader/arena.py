@@ -39,6 +39,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from keepfed.heartbeat import ROW_BYTES
+
 if TYPE_CHECKING:
     from keepfed.loader.pinned import Pins
 
@@ -52,7 +54,7 @@ ALIGNMENT = 64
 """Tensors start on cache lines, as torch's own allocator does."""
 SMALLEST_REGION = 1 << 30
 NOTES_BYTES = 32 << 10
-"""The beginning of a region is no slot: there the worker notes its random states (notes.py)."""
+"""The beginning of a region is no slot: there the worker notes its random states (notes.py) and what it is doing."""
 IDLE_TAKES = 64
 """A slot that was not used for so many takes gives up its pages: one outlier, or one epoch whose batches were all kept, must
 not hold memory for the rest of a training. Batches in preparation go round in far fewer."""
@@ -124,8 +126,12 @@ class Region:
         return np.frombuffer(self.memory, np.uint8, nbytes, offset)
 
     def notes(self) -> memoryview:
-        """Its first NOTES_BYTES."""
-        return self.owner(0, NOTES_BYTES).data
+        """Its first NOTES_BYTES, but for the heartbeat."""
+        return self.owner(0, NOTES_BYTES - ROW_BYTES).data
+
+    def heartbeat(self) -> memoryview:
+        """The row in which its worker says what it is doing, where no file has one for it."""
+        return self.owner(NOTES_BYTES - ROW_BYTES, ROW_BYTES).data
 
     def bytes_in_use(self) -> int:
         """Memory that the file holds at present."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from keepfed.heartbeat import Phase, Pulse
 from keepfed.loader import torch_seam
 from keepfed.loader.codec import INLINE_BYTES, BatchWriter, dense_stride, is_plain
 
@@ -16,9 +17,9 @@ from keepfed.loader.codec import INLINE_BYTES, BatchWriter, dense_stride, is_pla
 class SlotCollate:
     """Collates plain tensors straight into the slot: the one copy that a batch needs."""
 
-    def __init__(self, out: BatchWriter, *, always: bool) -> None:
+    def __init__(self, out: BatchWriter, pulse: Pulse, *, always: bool) -> None:
         """`always`: also outside of `within`, for datasets whose items are whole batches."""
-        self._out = out
+        self._out, self._pulse = out, pulse
         self._making_batch = always
         self._owner = os.getpid(), threading.get_ident()  # a child that the dataset forks must not write here
 
@@ -31,6 +32,7 @@ class SlotCollate:
 
         def collate(samples: Any) -> Any:
             self._making_batch = True
+            self._pulse.phase(Phase.COLLATING)
             try:
                 return collate_fn(samples)
             finally:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import time
 import weakref
 from collections import deque
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from keepfed.errors import LoaderError
-from keepfed.loader import blame, budget, nursery, torch_seam
+from keepfed.loader import beats, blame, budget, nursery, torch_seam
 from keepfed.loader.codec import Encoded
 from keepfed.loader.delivery import Delivery
 from keepfed.loader.descriptors import make_sure_of
@@ -36,6 +37,7 @@ from keepfed.loader.roster import Roster
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
 from keepfed.loader.terms import Terms
+from keepfed.loader.watcher import Watcher
 from keepfed.loader.worker import WorkerJob, work
 from keepfed.loader.zygote import Zygote
 from keepfed.plan import Plan
@@ -67,18 +69,22 @@ class Crew:
         self._account = budget.shared.open(shelf, terms.plan.num_workers)
         shelf.pin_for(terms.pin_memory)
         self._delivery = Delivery(terms, self._account, shelf.pinning)
-        job = WorkerJob(loop_arguments, not terms.fixed, terms.verify, pinned=shelf.pinning is not None)
+        rows = beats.shared.lend(terms.max_workers, self)
+        pinned = shelf.pinning is not None
+        job = WorkerJob(loop_arguments, not terms.fixed, terms.verify, pinned=pinned, rows=rows)
         pool = Pool(_zygote_for(job, terms.method))
         self.roster = Roster(
             pool,
             shelf,
             tally,
             self._dataset,
+            rows,
             max_workers=terms.max_workers,
             region_bytes=budget.shared.region_bytes(terms.plan.num_workers),
         )
         self.shut_down = self.roster.shut_down
         self._releases = Releases(tally, verify=terms.verify)
+        self._watcher = Watcher(self.roster, terms.requests, self._dataset)
         for worker_id in range(terms.plan.num_workers):
             self.roster.add(worker_id)
 
@@ -218,16 +224,18 @@ class Crew:
     def _wait(self) -> None:
         before = self._order.arrived
         timeout_s = self.terms.timeout_s
-        end_s = time.monotonic() + timeout_s if timeout_s > 0 else None
+        end_s = time.monotonic() + timeout_s if timeout_s > 0 else math.inf
+        self._watcher.begin()
         while self._order.arrived == before:
             self._dispatch()
             self._releases.supply(self._workers(), self._order)
-            left_s = None if end_s is None else end_s - time.monotonic()
-            if left_s is not None and left_s <= 0:
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
                 raise RuntimeError(f"DataLoader timed out after {timeout_s} seconds")
-            if not self.roster.pool().hear(left_s):
+            if not self.roster.pool().hear(min(left_s, self._watcher.slice_s)):
                 raise LoaderError(say("loader.closed"))
             self._take_in()
+            self._watcher.look(self._order, self._epoch)
 
     def _draw(self) -> None:
         """Read the sampler once. In one call in C: an index is in the sampler or in `_drawn`, whenever Ctrl-C comes.
@@ -316,6 +324,7 @@ class Crew:
                 give_back(Encoded(*encoded), worker.book)
             return
         self.roster.deaths_in_vain = 0
+        self._watcher.finished(times[0])
         nbytes = sum(use[2] for use in encoded[0])
         self.tally.made += 1
         self.tally.made_s += times[0]

@@ -53,6 +53,8 @@ class Worker:
         """Why it never came to be: fork(2) was refused."""
         self.last_words = ""
         """The exception that ended it, where one got through torch's loop."""
+        self.abandoned = False
+        """Whether nobody waits for its end any more: the kernel does not let it die."""
         self._pool = weakref.proxy(pool)
         self._pid: int | None = None
         self.pidfd = -1
@@ -74,6 +76,11 @@ class Worker:
         while self._pid is None and not self.gone and self._hear(1.0):
             pass
         return self._pid
+
+    @property
+    def is_up(self) -> bool:
+        """Whether the process is known to have been forked."""
+        return self.pidfd >= 0
 
     def forked(self, pid: int, pidfd: int) -> None:
         """The zygote forked this worker."""
@@ -213,6 +220,13 @@ class Pool:
         for worker in self._living():
             worker.kill()
         self._wait_for_end(GRACE_S)
+
+    def abandon(self, worker: Worker) -> None:
+        """Take a worker that cannot be killed (state D) for gone. What it may still write to must never be used again."""
+        worker.end.receive()
+        worker.abandoned = worker.gone = True
+        self._unwatch(worker.end.sock.fileno())
+        self._unwatch(worker.pidfd)
 
     def forget(self, worker: Worker) -> None:
         """Drop a worker that is gone. One that has its id by now stays."""

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import get_worker_info
 
+from keepfed.heartbeat import Phase, Pulse
 from keepfed.loader import blame, draws, torch_seam
 from keepfed.loader.arena import SlotWriter
+from keepfed.loader.beats import Stamped, stamps
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.codec import BatchWriter, Encoded, encode
 from keepfed.loader.notes import Notes
@@ -50,13 +52,17 @@ class Ending:
 class TaskQueue:
     """torch's `index_queue`: hands out tasks in order, and takes in what else the trainer says."""
 
-    def __init__(self, end: WorkerEnd, ending: Ending, job: WorkerJob, notes: Notes) -> None:
+    def __init__(self, end: WorkerEnd, ending: Ending, job: WorkerJob, notes: Notes, pulse: Pulse) -> None:
         self._end = end
         self._ending = ending
         self._job = job
         self._notes = notes
+        self.pulse = pulse
+        """Where this worker says what it is doing."""
         self._fixed = not job.shared
         self._stream = torch_seam.is_iterable_kind(job.loop_arguments.get("dataset_kind"))
+        arguments = job.loop_arguments
+        self._stamps = arguments.get("auto_collation", False) and stamps(arguments["dataset"])
         self._things = 0
         self._tasks: deque[tuple[Any, ...]] = deque()
         self._released: deque[Any] = deque()
@@ -95,13 +101,17 @@ class TaskQueue:
             draws.restore(state)
         if not self.again:
             self._notes.take_in_hand(self.epoch, self.number)
+        self.pulse.batch(self.epoch, self.number)
         self.started_s, self.started_cpu_s = time.perf_counter(), time.process_time()
-        return self.number, self.index
+        stamped = self._stamps and type(self.index) is list
+        return self.number, Stamped(self.index, self.pulse) if stamped else self.index
 
     def _next(self) -> tuple[Any, ...] | None:
         """The next task or resume message; None to end."""
         while True:
             self._take_in(block=False)
+            if not self._tasks:
+                self.pulse.idle()
             while not self._tasks and not self._ending.is_set():
                 if self._resting and self.slots is not None and not self._end.wait(REST_S):
                     self.slots.trim()
@@ -119,6 +129,7 @@ class TaskQueue:
     def answered(self) -> None:
         """The task in hand is done."""
         self._notes.nothing_in_hand()
+        self.pulse.done()
         if self._fixed and not self._stream:
             self._notes.thing_done(self._things, time.perf_counter() - self.started_s)
 
@@ -139,12 +150,14 @@ class TaskQueue:
         False when there are none to give back and the program waits for this very batch, and when this worker should end.
         """
         self._hurried = False
+        before = self.pulse.waits_for_room()
         try:
             self._end.send("dry")
         except OSError:
             self._ending.set()
         while not (self._released or self._hurried or self._ending.is_set()):
             self._take_in(block=True)
+        self.pulse.phase(before)
         return bool(self._released) and not self._ending.is_set()
 
     def unpin(self, slots: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
@@ -223,6 +236,7 @@ class ResultQueue:
         self._tasks.answered()
 
     def _batch(self, number: int, data: Any) -> None:
+        self._tasks.pulse.phase(Phase.SENDING)
         encoded = self._encode(data)
         now_s, now_cpu_s = time.perf_counter(), time.process_time()
         times = (now_s - self._tasks.started_s, now_cpu_s - self._tasks.started_cpu_s)

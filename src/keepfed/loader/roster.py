@@ -19,7 +19,9 @@ import signal
 import weakref
 
 from keepfed.errors import LoaderError, WorkerDied
+from keepfed.heartbeat import Heartbeat, clear_row, read_row
 from keepfed.loader import blame
+from keepfed.loader.beats import Rows
 from keepfed.loader.descriptors import explained
 from keepfed.loader.history import History
 from keepfed.loader.notes import Notes
@@ -39,7 +41,15 @@ class Roster:
     """The workers of one crew, and those that it had."""
 
     def __init__(
-        self, pool: Pool, shelf: Shelf, tally: Tally, dataset: object, *, max_workers: int, region_bytes: int
+        self,
+        pool: Pool,
+        shelf: Shelf,
+        tally: Tally,
+        dataset: object,
+        rows: Rows,
+        *,
+        max_workers: int,
+        region_bytes: int,
     ) -> None:
         """Regions of `region_bytes` come from the shelf and go back to it; the dataset is named in errors."""
         self.members: list[Worker] = []
@@ -48,6 +58,7 @@ class Roster:
         """Since the last batch arrived: workers that cannot even start must not be replaced for ever."""
         self._pool, self._shelf, self._tally = pool, shelf, tally
         self._dataset = dataset
+        self._rows = rows
         self._max_workers = max_workers
         self._region_bytes = region_bytes
         self._histories: dict[int, History] = {}
@@ -64,9 +75,14 @@ class Roster:
         with explained(self._max_workers):
             region = self._shelf.take(self._region_bytes)
             Notes(region.notes()).clear()
+            clear_row(self._rows.of(worker_id, region))
             worker = self.pool().add(worker_id, region, self.history(worker_id).opening())
         self.members = [*(other for other in self.members if other.id != worker_id), worker]
         self._tally.workers = len(self.pool().workers)
+
+    def heartbeat(self, worker: Worker) -> Heartbeat:
+        """What this worker is doing."""
+        return read_row(self._rows.of(worker.id, worker.book.region))
 
     def history(self, worker_id: int) -> History:
         """What the workers of this id have been told (fixed mode)."""
@@ -171,7 +187,8 @@ class Roster:
 
     def _forget(self, worker: Worker) -> None:
         self.pool().forget(worker)
-        self._shelf.put_back(worker.book)
+        if not worker.abandoned:
+            self._shelf.put_back(worker.book)
 
     # ---- what they take ---------------------------------------------------------------------------------------------
 

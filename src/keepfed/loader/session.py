@@ -17,6 +17,7 @@ from keepfed.events import Event, Joined
 from keepfed.feed import RunConfig, RunFolder
 from keepfed.host.facts import HostFacts, read_host
 from keepfed.host.gpu import skip_gpus
+from keepfed.loader import beats
 from keepfed.loader.cores import Cores
 from keepfed.loader.ranks import Agreement
 from keepfed.loader.stall import StallMeter
@@ -39,6 +40,7 @@ class Session:
         self._matched: set[LoaderId] = set()
         if folder is not None:
             choose_language(self.config.lang)
+            beats.shared.write_into(folder.path)
             self.emit(_joined())
 
     @property

@@ -22,6 +22,7 @@ import torch
 
 from keepfed.loader import torch_seam
 from keepfed.loader.arena import Region, SlotWriter
+from keepfed.loader.beats import IN_REGIONS, Rows
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.codec import BatchWriter
 from keepfed.loader.collate import SlotCollate
@@ -41,12 +42,15 @@ class WorkerJob:
     """Whether checksums go with the slots, and slots that were given back are overwritten."""
     pinned: bool = False
     """Whether the trainer registers slots with a GPU: it must be asked before their pages are given back."""
+    rows: Rows = IN_REGIONS
+    """Where workers say what they are doing."""
 
 
 def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None:
     """Be worker `worker_id` until the trainer says quit or is gone."""
     ending = Ending()
-    tasks = TaskQueue(end, ending, job, Notes(region.notes()))
+    pulse = job.rows.pulse(worker_id, region)
+    tasks = TaskQueue(end, ending, job, Notes(region.notes()), pulse)
     slots = SlotWriter(
         region,
         0,
@@ -58,7 +62,7 @@ def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None
     tasks.slots = slots
     out = BatchWriter(slots, checksums=job.verify)
     arguments = job.loop_arguments
-    collate = SlotCollate(out, always=not arguments["auto_collation"])
+    collate = SlotCollate(out, pulse, always=not arguments["auto_collation"])
     torch_seam.collate_map()[torch.Tensor] = collate
     if arguments["auto_collation"]:
         arguments = {**arguments, "collate_fn": collate.within(arguments["collate_fn"])}
@@ -80,7 +84,7 @@ def answer_all(answer: Any, end: WorkerEnd, region: Region) -> None:
     """Be a worker that has no job: answer every task with this until the trainer says quit or is gone."""
     ending = Ending()
     job = WorkerJob({}, shared=False, verify=False)
-    tasks = TaskQueue(end, ending, job, Notes(region.notes()))
+    tasks = TaskQueue(end, ending, job, Notes(region.notes()), job.rows.pulse(-1, region))
     out = BatchWriter(SlotWriter(region, 0, tasks.wait_for_release, tasks.released, poison=False), checksums=False)
     results = ResultQueue(end, tasks, out)
     while (task := tasks.get()) is not None:
