@@ -120,6 +120,7 @@ def test_a_sample_that_never_comes_costs_a_worker_and_nothing_else(
     assert loader.stats().restarts == 1
     said = next(record.getMessage() for record in caplog.records if "no progress" in record.getMessage())
     assert "in the dataset's code, sample 10 (dataset Sticky, batch 2, indices [8, 9, 10, 11])" in said
+    assert "nanosleep" in said, "where it stands"
 
 
 def test_a_stream_goes_on_where_its_stuck_worker_was(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from typing import Any
 
 from keepfed.errors import WorkerStuck
 from keepfed.heartbeat import Heartbeat, Phase
+from keepfed.host.stacks import stack_of
 from keepfed.host.stuck import proof_of_no_return, read_state
 from keepfed.loader import blame
 from keepfed.loader.pool import Worker
@@ -127,7 +128,8 @@ class Watcher:
             "place": self._place(task),
             "why": say(f"loader.proof_{verdict.proof}") if verdict.proof else "",
         }
-        return say("loader.stuck", **facts)
+        stack = stack_of(pid, native=verdict.action == "replace") if pid is not None else None
+        return say("loader.stuck", **facts) + (f"\n{stack.in_words(most_frames=8)}" if stack is not None else "")
 
     def _place(self, task: Task | None) -> str:
         if task is None:
