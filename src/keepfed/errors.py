@@ -11,6 +11,8 @@
         ├── WorkerNotReady            a worker that was not forked from the program could not unpack its dataset
         ├── ForkedIterator            an iterator was used in a forked child of the process that made it
         ├── StoppedEarly              StopIteration came out of a sample; also a RuntimeError, as in generators
+        ├── SkippedTooMany            more samples were skipped than max_skipped allows
+        ├── EmptyBatch                all samples of a batch were skipped, and other ranks wait for that batch
         ├── TooFewDescriptors         no descriptor is left for a worker; also an OSError
         └── BatchCorrupted            verify mode found bytes that are not the ones that the worker wrote
 
@@ -74,6 +76,17 @@ class StoppedEarly(LoaderError, RuntimeError):
     """A StopIteration came out of `__getitem__`, a transform or a collate function, where it must not end the epoch.
 
     A RuntimeError as in generators (PEP 479).
+    """
+
+
+class SkippedTooMany(LoaderError):
+    """`on_error="skip"` left out more samples than `max_skipped` allows."""
+
+
+class EmptyBatch(LoaderError):
+    """`on_error="skip"` left no sample of a batch that other ranks wait for.
+
+    A single process leaves the batch out; a rank that did so would run one step less than the others.
     """
 
 

@@ -62,9 +62,13 @@ class Encoded(NamedTuple):
     slots: tuple[SlotUse, ...]
     """Slots that carry its bytes."""
     kind: str
-    """What `tree` describes: "list", "tuple", "dict", "tensor" or "pickle"."""
+    """What `tree` describes: "list", "tuple", "dict", "tensor", "pickle" or "nothing"."""
     tree: Any
     """Descriptions of the tensors, or where the pickle lies with the storages that it refers to."""
+
+
+EMPTY = Encoded((), "nothing", None)
+"""A batch of which no sample is left: it is passed over."""
 
 
 def is_plain(value: object) -> bool:

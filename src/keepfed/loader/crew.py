@@ -26,7 +26,7 @@ from typing import Any
 
 from keepfed.errors import LoaderError
 from keepfed.loader import beats, blame, budget, nursery, torch_seam
-from keepfed.loader.codec import Encoded
+from keepfed.loader.codec import EMPTY, Encoded
 from keepfed.loader.delivery import Delivery
 from keepfed.loader.descriptors import make_sure_of
 from keepfed.loader.draws import batch_seed
@@ -35,6 +35,7 @@ from keepfed.loader.pool import Pool, Worker
 from keepfed.loader.releases import Releases, give_back, unpin
 from keepfed.loader.roster import Roster
 from keepfed.loader.shelf import Shelf
+from keepfed.loader.skipped import Skipped
 from keepfed.loader.stats import Tally
 from keepfed.loader.terms import Terms
 from keepfed.loader.watcher import Watcher
@@ -66,12 +67,26 @@ class Crew:
         self._order = Order(terms.fixed)
         self._in_hand: tuple[Task, Any] | None = None
         self._states: dict[int, Any] = {}
+        self.last_out: tuple[int, Any] = (-1, None)
+        """Number and index of the last batch that was delivered, as such or as an exception; a new object each time."""
         self._account = budget.shared.open(shelf, terms.plan.num_workers)
         shelf.pin_for(terms.pin_memory)
         self._delivery = Delivery(terms, self._account, shelf.pinning)
+        requests = terms.requests
+        stream = torch_seam.is_iterable_kind(loop_arguments["dataset_kind"])
+        self._skipped = Skipped(
+            self._dataset, tally, requests.max_skipped, stream=stream, full_batches=terms.full_batches
+        )
         rows = beats.shared.lend(terms.max_workers, self)
-        pinned = shelf.pinning is not None
-        job = WorkerJob(loop_arguments, not terms.fixed, terms.verify, pinned=pinned, rows=rows)
+        job = WorkerJob(
+            loop_arguments,
+            shared=not terms.fixed,
+            verify=terms.verify,
+            holes=requests.on_error == "skip",
+            full_batches=terms.full_batches,
+            pinned=shelf.pinning is not None,
+            rows=rows,
+        )
         pool = Pool(_zygote_for(job, terms.method))
         self.roster = Roster(
             pool,
@@ -104,7 +119,7 @@ class Crew:
                 self.roster.history(worker.id).resume(self._epoch, shared_seed)
                 worker.end.send("resume", shared_seed)
         for task in self._order.tasks.values():
-            if task.ready:
+            if task.result is not None:
                 give_back(*task.result)
         self.roster.retire_all(self._order)
         self._in_hand = None
@@ -162,17 +177,28 @@ class Crew:
             # From here on the batch comes out of the next next(), should this one be interrupted.
             self._in_hand = task, self._decoded(task)
         task, batch = self._in_hand
+        self.last_out = task.number, task.index
         self._order.take(task)
         self._dispatch()
         self._delivery.look_ahead(self._order)
         now_s = time.perf_counter()
-        self.tally.delivered(asked_s, now_s, samples_of(task.index))
+        self.tally.delivered(asked_s, now_s, samples_of(task.index) - len(task.skipped))
         if self.listener is not None:
             self.listener.delivered(iterator, asked_s, now_s)
+        if task.skipped:
+            self._say_skipped(task)
         self._in_hand = None
         if batch is None or torch_seam.is_exception(batch):
             self._unusual(batch, task)
         return batch
+
+    def _say_skipped(self, task: Task) -> None:
+        """Samples are missing of the batch in hand. Raises SkippedTooMany; then the batch is gone."""
+        try:
+            self._skipped.account_for(task.number, task.skipped, empty=False)
+        except LoaderError:
+            self._in_hand = None
+            raise
 
     def _unusual(self, batch: Any, task: Task) -> None:
         if batch is None:
@@ -191,6 +217,7 @@ class Crew:
 
     def _drop(self, task: Task) -> None:
         """The program will not see this batch."""
+        self.last_out = task.number, task.index
         self._order.take(task)
         give_back(*task.result)
 
@@ -204,6 +231,8 @@ class Crew:
                 self._wait()
             elif task.ends:
                 self._through(task)
+            elif task.result[0].kind == EMPTY.kind:
+                self._leave_out(task)
             else:
                 return task
         return None
@@ -220,6 +249,20 @@ class Crew:
         if not self.terms.persistent:
             self.roster.dismiss(end.worker)
         self._order.take(end)  # last: after Ctrl-C all of it is done again
+
+    def _leave_out(self, task: Task) -> None:
+        """No sample is left of this batch: another one is drawn for it, as for one that is delivered.
+
+        Raises SkippedTooMany and EmptyBatch where it may not be left out.
+        """
+        try:
+            self._draw()
+            self._dispatch()
+            self._skipped.account_for(task.number, task.skipped, empty=True)
+        except Exception:
+            self._order.take(task)
+            raise
+        self._order.take(task)  # last: after Ctrl-C all of it is done again
 
     def _wait(self) -> None:
         before = self._order.arrived
@@ -311,7 +354,14 @@ class Crew:
             self._order.ended(rest[1], worker.id)
 
     def _result(
-        self, worker: Worker, epoch: int, number: int, encoded: Any, times: tuple[float, float], noted: int
+        self,
+        worker: Worker,
+        epoch: int,
+        number: int,
+        encoded: Any,
+        times: tuple[float, float],
+        noted: int,
+        skipped: tuple[Any, ...] = (),
     ) -> None:
         if noted >= 0:
             self.roster.history(worker.id).has_noted(noted)
@@ -319,7 +369,7 @@ class Crew:
             give_back(Encoded(*encoded), worker.book)
             return
         worker.book.arrived(use[:2] for use in encoded[0])
-        if not self._order.finished(number, worker.id, (Encoded(*encoded), worker.book)):
+        if not self._order.finished(number, worker.id, (Encoded(*encoded), worker.book), skipped):
             if not self._order.has_result_of(number, worker.id):
                 give_back(Encoded(*encoded), worker.book)
             return
@@ -357,14 +407,6 @@ class Crew:
     def active_workers(self) -> list[int]:
         """Ids of the workers that take tasks."""
         return self._order.active()
-
-    def first_in_line(self) -> Task | None:
-        """The task that was drawn first of those that have not come out."""
-        return next(iter(self._order.tasks.values()), None)
-
-    def came_out(self, task: Task) -> bool:
-        """Whether this task of the present epoch was delivered, as a batch or as an exception."""
-        return task.number not in self._order.tasks
 
     def undelivered(self) -> list[Any]:
         """The indices that were drawn and whose batches the program has not got."""

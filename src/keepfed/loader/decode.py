@@ -20,7 +20,8 @@ import torch
 from keepfed.errors import BatchCorrupted
 from keepfed.loader import codec
 from keepfed.loader.arena import Owner
-from keepfed.loader.codec import DTYPES, Encoded, Place, PlainTensor, SlotUse
+from keepfed.loader.broken import NOTHING
+from keepfed.loader.codec import DTYPES, EMPTY, Encoded, Place, PlainTensor, SlotUse
 from keepfed.loader.lease import Lease, LeaseBook
 from keepfed.text import say
 
@@ -63,6 +64,8 @@ def decode(
 
 def _build(encoded: Encoded, slots: _Slots) -> Any:
     kind, tree = encoded.kind, encoded.tree
+    if kind == EMPTY.kind:
+        return NOTHING
     if kind == "pickle":
         place, storages = tree
         return BatchUnpickler(slots.raw(place), _Pieces(slots, storages)).load()

@@ -14,6 +14,7 @@ from typing import Any
 
 from keepfed.errors import ForkedIterator, LoaderError
 from keepfed.loader import torch_seam
+from keepfed.loader.broken import wants_full_batches
 from keepfed.loader.crew import Crew
 from keepfed.loader.fallback import start_method
 from keepfed.loader.forks import start_anew_in_children
@@ -65,6 +66,7 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
             timeout_s=self._timeout,
             method=start_method(loader),
             pin_memory="cuda" if requests.device else pins_for,
+            full_batches=wants_full_batches(self),
             requests=requests,
         )
         shelf = shelf_of(loader) if shelf is None else shelf

@@ -22,8 +22,9 @@ from keepfed.heartbeat import Phase, Pulse
 from keepfed.loader import blame, draws, torch_seam
 from keepfed.loader.arena import SlotWriter
 from keepfed.loader.beats import Stamped, stamps
+from keepfed.loader.broken import NOTHING, Holes, Skip
 from keepfed.loader.channel import WorkerEnd
-from keepfed.loader.codec import BatchWriter, Encoded, encode
+from keepfed.loader.codec import EMPTY, BatchWriter, Encoded, encode
 from keepfed.loader.notes import Notes
 from keepfed.text import say
 
@@ -216,31 +217,34 @@ class TaskQueue:
 class ResultQueue:
     """torch's `data_queue`: encodes what the loop made and sends it."""
 
-    def __init__(self, end: WorkerEnd, tasks: TaskQueue, out: BatchWriter) -> None:
+    def __init__(self, end: WorkerEnd, tasks: TaskQueue, out: BatchWriter, holes: Holes) -> None:
         self._end = end
         self._tasks = tasks
         self._out = out
+        self._holes = holes
 
     def put(self, item: tuple[Any, Any]) -> None:
         """Send one result. What cannot be pickled is sent as the exception that it is."""
         number, data = item
         if torch_seam.is_resume_message(number):
             return
+        skipped = self._holes.take()
         if self._tasks.again:
             self._out.discard()
         elif torch_seam.is_end_of_dataset(data):
             self._out.discard()
             self._send("ended", self._tasks.epoch, number)
         else:
-            self._batch(number, data)
+            self._batch(number, data, skipped)
         self._tasks.answered()
 
-    def _batch(self, number: int, data: Any) -> None:
+    def _batch(self, number: int, data: Any, skipped: tuple[Skip, ...]) -> None:
         self._tasks.pulse.phase(Phase.SENDING)
-        encoded = self._encode(data)
+        encoded = tuple(self._encode(data))
         now_s, now_cpu_s = time.perf_counter(), time.process_time()
         times = (now_s - self._tasks.started_s, now_cpu_s - self._tasks.started_cpu_s)
-        self._send("done", self._tasks.epoch, number, tuple(encoded), times, self._tasks.noted)
+        rest = (skipped,) if skipped else ()
+        self._send("done", self._tasks.epoch, number, encoded, times, self._tasks.noted, *rest)
 
     def _send(self, *message: Any) -> None:
         try:
@@ -249,6 +253,9 @@ class ResultQueue:
             self._tasks.wait_for_release()  # the trainer is gone: its end of file ends the loop
 
     def _encode(self, data: Any) -> Encoded:
+        if data is NOTHING:
+            self._out.discard()
+            return EMPTY
         try:
             return encode(data, self._out)
         except Exception as error:  # whatever pickling raised: it comes out of next() in the program

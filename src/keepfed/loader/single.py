@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from keepfed.loader import blame, torch_seam
+from keepfed.loader.broken import NOTHING, Holes, wants_full_batches
+from keepfed.loader.requests import requests_of
+from keepfed.loader.skipped import Skipped
 from keepfed.loader.stats import Tally
 
 
@@ -22,6 +25,17 @@ class SingleIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc] 
         self._tally = tally
         self._failed = 0  # batches of this epoch that came out as exceptions
         self._in_hand: tuple[Any] | None = None
+        self._requests = requests_of(loader)
+        self._holes = Holes(full_batches=wants_full_batches(self))
+        self._skipped = Skipped(
+            self._dataset,
+            tally,
+            self._requests.max_skipped,
+            stream=torch_seam.is_iterable_kind(self._dataset_kind),
+            full_batches=wants_full_batches(self),
+        )
+        if self._requests.on_error == "skip":
+            self._holes.guard(self._dataset_fetcher)
 
     def _next_index(self) -> Any:
         self._in_hand = None
@@ -30,15 +44,30 @@ class SingleIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc] 
         return index
 
     def _next_data(self) -> Any:
+        while (batch := self._next_batch()) is NOTHING:
+            pass
+        return batch
+
+    def _next_batch(self) -> Any:
+        """The next batch; NOTHING when all its samples were left out."""
         try:
             batch = super()._next_data()
         except Exception as error:
             if self._in_hand is None:
                 raise  # the sampler's own
             self._blame(error, self._in_hand[0])
+        self._count_skipped(batch)
         if batch is None and self._in_hand is not None:
             blame.tell_of_nothing(self._tally, self._dataset, self._number(), self._in_hand[0])
         return batch
+
+    def _count_skipped(self, batch: Any) -> None:
+        """What is missing of this batch. Raises SkippedTooMany and EmptyBatch."""
+        if skips := self._holes.take():
+            number, empty = self._number(), batch is NOTHING
+            self._failed += 1
+            self._skipped.account_for(number, skips, empty=empty)
+            self._failed -= not empty
 
     def _number(self) -> int:
         return int(self._num_yielded) + self._failed
@@ -48,6 +77,7 @@ class SingleIter(torch_seam.SingleProcessDataLoaderIter):  # type: ignore[misc] 
         try:
             if isinstance(error, StopIteration) and torch_seam.is_iterable_kind(self._dataset_kind):
                 raise error
+            self._count_skipped(None)
             self._failed += 1
             blame.raise_again(error, self._dataset, self._number() - 1, index)
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from keepfed.plan import Plan
 
@@ -37,12 +38,37 @@ class LoaderStats:
     """Batches that were made again because of that."""
     bytes: int
     """Bytes that travelled in slots."""
+    skipped: int
+    """Samples that were left out because their making raised (on_error="skip"), over all epochs."""
+    skipped_indices: tuple[Any, ...]
+    """Indices of the last hundred of them; of an iterable dataset, their places in what one worker read."""
     fallback: str
     """Why torch's own iterator runs this loader; empty when it does not."""
     held: str
     """Why its worker count is not changed although it is steered; empty when it may be, or when nobody would."""
     plan: Plan | None
     """The plan in force; None before the first `iter()`."""
+
+
+if TYPE_CHECKING:
+    from keepfed.loader.broken import Skip
+
+SKIPS_KEPT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Skips:
+    """What was skipped so far. Replaced as a whole: Ctrl-C finds the old or the new one."""
+
+    count: int = 0
+    """Samples."""
+    last: tuple[Any, ...] = ()
+    """Indices of the last of them."""
+    counted: tuple[Any, ...] = ()
+    """What was counted last, by its identity."""
+
+
+_NONE_SKIPPED = Skips()
 
 
 @dataclass(slots=True)
@@ -63,6 +89,7 @@ class Tally:
     restarts: int = 0
     redone: int = 0
     bytes: int = 0
+    skips: Skips = _NONE_SKIPPED
     edited: int = 0
     told_of_nothing: bool = False
     fallback: str = ""
@@ -82,6 +109,14 @@ class Tally:
         self.wait_s += now_s - asked_s
         self.last_s = now_s
 
+    def skip(self, skips: tuple[Skip, ...]) -> bool:
+        """These samples were left out. False when this very tuple was counted last: `next()` was interrupted after that."""
+        if self.skips.counted is skips:
+            return False
+        last = (*self.skips.last, *(skip.index for skip in skips))[-SKIPS_KEPT:]
+        self.skips = Skips(self.skips.count + len(skips), last, skips)
+        return True
+
     def snapshot(self) -> LoaderStats:
         """The counts as they are now."""
         elapsed_s = max(0.0, self.last_s - self.first_s)
@@ -99,6 +134,8 @@ class Tally:
             restarts=self.restarts,
             redone_batches=self.redone,
             bytes=self.bytes,
+            skipped=self.skips.count,
+            skipped_indices=self.skips.last,
             fallback=self.fallback,
             held=self.held,
             plan=self.plan,

@@ -39,6 +39,8 @@ class Terms:
     """Whether every batch is copied at delivery (KEEPFED_TRANSPORT=copy)."""
     pin_memory: str = ""
     """The kind of accelerator for whose copies batches lie in pinned memory; empty for none."""
+    full_batches: bool = False
+    """Whether the program asked for batches of one size (`drop_last`)."""
     requests: Requests = NOTHING
     """What the program asked for beyond torch's arguments."""
     verify: bool = False

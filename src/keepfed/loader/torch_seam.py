@@ -48,6 +48,7 @@ _NEEDED: tuple[tuple[Any, str], ...] = (
     (dataloader, "_MultiProcessingDataLoaderIter"),
     (dataloader, "_SingleProcessDataLoaderIter"),
     (dataloader, "_DatasetKind"),
+    (getattr(dataloader, "_DatasetKind", None), "create_fetcher"),
     (worker, "_worker_loop"),
     (worker, "_worker_info"),
     (worker, "_ResumeIteration"),
@@ -75,7 +76,7 @@ original_get_iterator: Any = inspect.unwrap(getattr(DataLoader, "_get_iterator",
 @cache
 def missing() -> tuple[str, ...]:
     """Private names that the installed torch lacks, or has in another shape; empty when all is well."""
-    absent = [f"{owner.__name__}.{name}" for owner, name in _NEEDED if not hasattr(owner, name)]
+    absent = [f"{getattr(owner, '__name__', owner)}.{name}" for owner, name in _NEEDED if not hasattr(owner, name)]
     loop = getattr(worker, "_worker_loop", None)
     known = WORKER_LOOP_ARGUMENTS, WORKER_LOOP_ARGUMENTS_2_15
     if loop is not None and tuple(inspect.signature(loop).parameters) not in known:
@@ -89,6 +90,20 @@ def worker_loop(**arguments: Any) -> None:
     if "dataset_holder" in inspect.signature(loop).parameters:
         arguments["dataset_holder"] = [arguments.pop("dataset")]
     loop(**arguments)
+
+
+def on_fetcher(collate_fn: Callable[[Any], Any], made: Callable[[Any], None]) -> None:
+    """From now on every fetcher that this process makes with exactly this collate function goes through `made` first."""
+    kind: Any = dataloader._DatasetKind
+    original: Any = kind.create_fetcher
+
+    def create_fetcher(*arguments: Any) -> Any:
+        fetcher = original(*arguments)
+        if any(argument is collate_fn for argument in arguments):
+            made(fetcher)
+        return fetcher
+
+    kind.create_fetcher = staticmethod(create_fetcher)
 
 
 def resume_message(shared_seed: int | None) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from keepfed.errors import LoaderError
 from keepfed.loader import torch_seam
+from keepfed.loader.broken import wants_full_batches
 from keepfed.loader.compare import first_difference
 from keepfed.loader.crew import Crew
 from keepfed.loader.draws import states
@@ -40,7 +41,12 @@ class Trial:
     def __init__(self, iterator: ZeroIter, pilot: Pilot) -> None:
         """Fork, before the dataset is accessed in this process (unless the answer is known already)."""
         self.terms = dataclasses.replace(
-            pilot.terms(), persistent=True, method=iterator._start_method, pin_memory=torch_seam.pins_for(iterator)
+            pilot.terms(),
+            persistent=True,
+            method=iterator._start_method,
+            pin_memory=torch_seam.pins_for(iterator),
+            full_batches=wants_full_batches(iterator),
+            requests=iterator._requests,
         )
         self.refused = pilot.refused
         self.passed = False

@@ -15,6 +15,7 @@ torch's. A worker holds no lock that another process could wait for, and has one
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from keepfed.loader import torch_seam
 from keepfed.loader.arena import Region, SlotWriter
 from keepfed.loader.beats import IN_REGIONS, Rows
+from keepfed.loader.broken import Holes
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.codec import BatchWriter
 from keepfed.loader.collate import SlotCollate
@@ -40,6 +42,10 @@ class WorkerJob:
     """Whether batches are made by whoever is free, each from a random state of its own."""
     verify: bool
     """Whether checksums go with the slots, and slots that were given back are overwritten."""
+    holes: bool = False
+    """Whether samples that cannot be made are left out of their batches."""
+    full_batches: bool = False
+    """Whether the place of such a sample is filled."""
     pinned: bool = False
     """Whether the trainer registers slots with a GPU: it must be asked before their pages are given back."""
     rows: Rows = IN_REGIONS
@@ -66,11 +72,16 @@ def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None
     torch_seam.collate_map()[torch.Tensor] = collate
     if arguments["auto_collation"]:
         arguments = {**arguments, "collate_fn": collate.within(arguments["collate_fn"])}
+    elif job.holes:
+        arguments = {**arguments, "collate_fn": functools.partial(arguments["collate_fn"])}  # one that nobody else has
+    holes = Holes(full_batches=job.full_batches)
+    if job.holes:
+        torch_seam.on_fetcher(arguments["collate_fn"], holes.guard)
     try:
         torch_seam.worker_loop(
             **arguments,
             index_queue=tasks,
-            data_queue=ResultQueue(end, tasks, out),
+            data_queue=ResultQueue(end, tasks, out, holes),
             done_event=ending,
             worker_id=worker_id,
         )
@@ -86,7 +97,7 @@ def answer_all(answer: Any, end: WorkerEnd, region: Region) -> None:
     job = WorkerJob({}, shared=False, verify=False)
     tasks = TaskQueue(end, ending, job, Notes(region.notes()), job.rows.pulse(-1, region))
     out = BatchWriter(SlotWriter(region, 0, tasks.wait_for_release, tasks.released, poison=False), checksums=False)
-    results = ResultQueue(end, tasks, out)
+    results = ResultQueue(end, tasks, out, Holes(full_batches=False))
     while (task := tasks.get()) is not None:
         if not torch_seam.is_resume_message(task):
             results.put((task[0], answer))

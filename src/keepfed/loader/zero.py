@@ -27,8 +27,9 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from keepfed.errors import LoaderError
+from keepfed.errors import EmptyBatch, LoaderError, SkippedTooMany
 from keepfed.loader import blame, torch_seam
+from keepfed.loader.broken import NOTHING
 from keepfed.loader.crew import samples_of
 from keepfed.loader.fallback import start_method
 from keepfed.loader.single import SingleIter
@@ -98,7 +99,7 @@ class ZeroIter(SingleIter):
             except (LoaderError, OSError) as error:
                 self._give_up(error)
 
-    def _next_data(self) -> Any:
+    def _next_batch(self) -> Any:
         if (
             os.getpid() != self._owner_pid
         ):  # forked by the program: the crew is the parent's, this epoch is ours as well
@@ -114,18 +115,20 @@ class ZeroIter(SingleIter):
 
     def _from_crew(self, asked_s: float) -> Any:
         crew = self._trial.crew
-        first = crew.first_in_line()
+        before = crew.last_out
         try:
             return crew.deliver(asked_s, self)
+        except (EmptyBatch, SkippedTooMany):
+            raise
         except Exception as error:
-            broken = first is not None and crew.came_out(first)  # the dataset's own: here it has its own words
+            broken = crew.last_out is not before  # the dataset's own: here it has its own words
             if isinstance(error, StopIteration) and not broken:
                 self._come_home()
                 if self._reader.error is None:
                     raise
             elif not broken:
                 self._give_up(error)
-        return self._make(first.index) if first is not None and broken else self._in_process(asked_s)
+        return self._make(crew.last_out[1]) if broken else self._in_process(asked_s)
 
     def _in_process(self, asked_s: float) -> Any:
         trial = self._trial
@@ -143,12 +146,16 @@ class ZeroIter(SingleIter):
                 trial.forget(asked)
             raise
         seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
-        if asked is not None:
+        if asked is not None and batch is NOTHING:
+            trial.forget(asked)
+        elif asked is not None:
             trial.compare(asked, batch, seconds)
         trial.watch(self, "loader.zero_changed_by_fetch")
         trial.look()
         waits = self._wants_crew
         self._rejoin()
+        if batch is NOTHING:
+            return batch
         now_s = time.perf_counter()
         self._pilot.tally.delivered(asked_s, now_s, samples_of(index))
         if not waits:
@@ -174,6 +181,7 @@ class ZeroIter(SingleIter):
                 batch = torch_seam.pin_memory(batch, self._pin_memory_device)
         except Exception as error:
             self._blame(error, index)
+        self._count_skipped(batch)
         if batch is None:
             blame.tell_of_nothing(self._pilot.tally, self._dataset, self._number(), index)
         return batch

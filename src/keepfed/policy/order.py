@@ -51,6 +51,8 @@ class Task:
     """Whether the result is no batch: its worker's dataset has no more."""
     result: Any = None
     """The result."""
+    skipped: tuple[Any, ...] = ()
+    """Samples that were left out of it because their making raised."""
     arrival: int = 0
     """Which result of the epoch it was, by arrival."""
 
@@ -147,7 +149,7 @@ class Order:
             task.attempts += 1
         task.worker, task.sent = worker, True
 
-    def finished(self, number: int, worker: int, result: Any) -> bool:
+    def finished(self, number: int, worker: int, result: Any, skipped: tuple[Any, ...] = ()) -> bool:
         """A result arrived. False for one that nobody waits for: a repetition, or of a worker that was given up."""
         task = self.tasks.get(number)
         if task is None or task.ready or task.worker != worker:
@@ -156,7 +158,7 @@ class Order:
         self._in_hand.get(worker, set()).discard(number)
         self._unread.add(number)
         self.arrived += 1
-        task.result, task.arrival, task.ready = result, self.arrived, True
+        task.result, task.skipped, task.arrival, task.ready = result, skipped, self.arrived, True
         return True
 
     def ended(self, number: int, worker: int) -> bool:
