@@ -14,8 +14,10 @@ from keepfed.heartbeat import (
     Phase,
     Pulse,
     clear_row,
+    file_of,
     header,
     read_file,
+    read_folder,
     read_row,
     row_start,
 )
@@ -70,6 +72,16 @@ def test_a_file_gives_the_rows_that_a_worker_has_written(tmp_path: Path) -> None
     assert [row.worker for row in rows] == [0, 5, MOST_ROWS - 1]
     file.write_bytes(data[: row_start(3) + 20])  # cut short: whole rows count
     assert [row.worker for row in read_file(file)[1]] == [0]
+
+
+def test_a_run_folder_gives_the_rows_of_all_its_processes_and_follows_no_link(tmp_path: Path) -> None:
+    row = bytearray(ROW_BYTES)
+    Pulse(memoryview(row), 1)
+    for pid in (70, 71):
+        file_of(tmp_path, pid).write_bytes(header(pid).ljust(ROW_BYTES, b"\0") + row)
+    file_of(tmp_path, 72).symlink_to(file_of(tmp_path, 70))
+    file_of(tmp_path, 73).write_bytes(b"torn")
+    assert {pid: [beat.worker for beat in rows] for pid, rows in read_folder(tmp_path).items()} == {70: [1], 71: [1]}
 
 
 @pytest.mark.parametrize("data", [b"", b"keepfed", b"x" * 4096])

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from keepfed import events
 from keepfed.errors import UnreachableError
+from keepfed.heartbeat import Heartbeat, read_folder
 from keepfed.text import say
 
 if TYPE_CHECKING:
@@ -140,6 +141,10 @@ class RunFolder:
     def reader(self) -> Reader:
         """A reader that starts with the first event."""
         return Reader(self.path)
+
+    def heartbeats(self) -> dict[int, list[Heartbeat]]:
+        """What every worker is doing, by the pid of its training process; also after that was killed."""
+        return read_folder(self.path)
 
     def unarmed(self) -> tuple[UnarmedInterpreter, ...]:
         """The interpreters of the program in which keepfed could not be imported, in the order in which they started."""

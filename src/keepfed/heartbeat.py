@@ -13,6 +13,7 @@ each worker has its row in memory that it shares with the trainer anyway (loader
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import time
@@ -25,6 +26,7 @@ ROW_BYTES = 64
 MOST_ROWS = 1_023
 """Workers beyond so many have no row: the file is 64 KiB."""
 FILE_BYTES = ROW_BYTES * (1 + MOST_ROWS)
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _HEADER = struct.Struct("<8sqq")
 _ROW = struct.Struct("<8q")
 _PID, _WORKER, _EPOCH, _BATCH, _SAMPLE, _PHASE, _SINCE_NS, _MADE = range(8)
@@ -136,12 +138,28 @@ def row_start(row: int) -> int:
     return ROW_BYTES * (1 + row)
 
 
+def file_of(folder: Path, trainer_pid: int) -> Path:
+    """Where the workers of this process have their rows."""
+    return folder / f"heartbeat-{trainer_pid}.map"
+
+
+def read_folder(folder: Path) -> dict[int, list[Heartbeat]]:
+    """What the workers of each training process of a run are doing, by that process's pid. Skips what cannot be read."""
+    found: dict[int, list[Heartbeat]] = {}
+    for path in sorted(folder.glob("heartbeat-*.map")):
+        with contextlib.suppress(OSError, ValueError):
+            pid, rows = read_file(path)
+            found[pid] = rows
+    return found
+
+
 def read_file(path: Path) -> tuple[int, list[Heartbeat]]:
     """The trainer's pid and the rows of its workers, from a file that they may be writing at this moment.
 
     Raises ValueError for anything else than a heartbeat file, and OSError when it cannot be read.
     """
-    with path.open("rb") as file:
+    descriptor = os.open(path, os.O_RDONLY | NO_FOLLOW)
+    with open(descriptor, "rb") as file:
         data = file.read(FILE_BYTES)
     if len(data) < ROW_BYTES or not data.startswith(MAGIC):
         raise ValueError(f"{path} is not a heartbeat file")

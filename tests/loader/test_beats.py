@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from torch.utils.data import Dataset, Subset
 
-from keepfed.heartbeat import MOST_ROWS, Phase, read_file
+from keepfed.heartbeat import MOST_ROWS, Phase, file_of, read_file
 from keepfed.loader import beats
 from keepfed.loader.api import DataLoader
 from keepfed.loader.beats import Board, stamps
@@ -52,7 +52,7 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
 
 
 def file_in(folder: Path, pid: int | None = None) -> Path:
-    return folder / f"heartbeat-{pid or os.getpid()}.map"
+    return file_of(folder, pid or os.getpid())
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])

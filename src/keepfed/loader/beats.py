@@ -20,19 +20,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from keepfed.heartbeat import FILE_BYTES, MOST_ROWS, ROW_BYTES, Pulse, header, row_start
+from keepfed.heartbeat import FILE_BYTES, MOST_ROWS, NO_FOLLOW, ROW_BYTES, Pulse, file_of, header, row_start
 from keepfed.loader.arena import Region
 
 _LOCAL = frozenset({"ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs"})
 """Of this host, and overwriting in place: btrfs and ZFS need a new block for every write."""
-_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 class _File:
     """A heartbeat file, mapped in this process as long as a crew has rows of it."""
 
     def __init__(self, path: str) -> None:
-        descriptor = os.open(path, os.O_RDWR | _NO_FOLLOW)
+        descriptor = os.open(path, os.O_RDWR | NO_FOLLOW)
         try:
             self.memory = memoryview(mmap.mmap(descriptor, FILE_BYTES))
         finally:
@@ -84,7 +83,7 @@ class Board:
         """From now on crews get rows of a file in this run folder, if one can be made there."""
         with contextlib.suppress(OSError, ValueError):
             if _file_system(folder) in _LOCAL:
-                file = folder / f"heartbeat-{os.getpid()}.map"
+                file = file_of(folder, os.getpid())
                 _make(file)
                 self._file, self._pid = str(file), os.getpid()
                 self._lent.clear()
@@ -119,7 +118,7 @@ def _overlaps(rows: range, others: Iterable[range]) -> bool:
 
 
 def _make(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600)
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_FOLLOW, 0o600)
     try:
         os.posix_fallocate(descriptor, 0, FILE_BYTES)
         os.pwrite(descriptor, header(os.getpid()), 0)
