@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 from keepfed.host.stacks import Frame, Stack, ThreadStack, installed_spy, stack_of
 from keepfed.host.stuck import read_state
 from keepfed.text import choose_language
+from tests.host.live import until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 
@@ -70,15 +70,6 @@ def start() -> Iterator[Callable[[str], int]]:
     for process in started:
         process.kill()
         process.communicate()
-
-
-def until(claim: Callable[[], object], seconds: float = 30.0) -> bool:
-    end = time.monotonic() + seconds
-    while not claim():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.002)
-    return True
 
 
 def look(pid: int, *, native: bool = False) -> Stack:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import select
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,35 +19,11 @@ import pytest
 from keepfed.host.cgroups import find_group
 from keepfed.host.stuck import ProcessState, proof_of_no_return, read_state
 from keepfed.host.tree import Tree
+from tests.host.live import child, until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 
 REFUSED = "the system calls of other processes may not be read here"
-
-
-@contextlib.contextmanager
-def child(body: Callable[[], object]) -> Iterator[int]:
-    """A fork of this process that does `body` and then waits for its end."""
-    pid = os.fork()
-    if pid == 0:
-        with contextlib.suppress(BaseException):
-            body()
-        os._exit(1)
-    try:
-        yield pid
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
-def until(claim: Callable[[], object], seconds: float = 30.0) -> bool:
-    """Whether `claim` comes true."""
-    end = time.monotonic() + seconds
-    while not claim():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.002)
-    return True
 
 
 def state(pid: int) -> ProcessState:

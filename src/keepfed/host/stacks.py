@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 from keepfed.host.syscalls import machine, parse_call
 from keepfed.host.tree import Tree
+from keepfed.host.waits import leave_memory_alone, target_of
 from keepfed.text import say
 
 Missing = Literal["", "not_installed", "refused", "too_slow", "failed"]
@@ -63,7 +64,7 @@ class ThreadStack:
     state: str
     """"R", "S", "D", "T", ... as in proc_pid_stat(5); "" when unknown."""
     call: str
-    """The system call in which it is blocked; "" when it is in none or may not be seen."""
+    """The system call in which it is blocked, and what it is about: "futex", "flock /cache/vocab.lock"; "" when unknown."""
     kernel: tuple[str, ...]
     """Functions of the kernel in which it waits, innermost first: all for root, else the first alone."""
     frames: tuple[Frame, ...] = ()
@@ -140,19 +141,27 @@ def _merged(seen: ThreadStack | None, spied: ThreadStack) -> ThreadStack:
 
 def _from_kernel(processes: Tree, pid: int) -> dict[int, ThreadStack]:
     """All threads as /proc shows them."""
-    numbers = [int(number) for number in processes.folders(f"/{pid}/task") if number.isdigit()]
-    return {number: _thread(processes, f"/{pid}/task/{number}", number) for number in numbers}
+    folders = {int(number): f"/{pid}/task/{number}" for number in processes.folders(f"/{pid}/task") if number.isdigit()}
+    calls = {
+        number: parse_call(processes.read(f"{folder}/syscall") or "", machine()) for number, folder in folders.items()
+    }
+    memory = leave_memory_alone(calls.values())
+    threads = {}
+    for number, call in calls.items():
+        about = target_of(processes, pid, call, memory=memory) if call else ""
+        name = " ".join(filter(None, (call.name, about))) if call else ""
+        threads[number] = _thread(processes, folders[number], number, name)
+    return threads
 
 
-def _thread(processes: Tree, folder: str, number: int) -> ThreadStack:
-    call = parse_call(processes.read(f"{folder}/syscall") or "", machine())
+def _thread(processes: Tree, folder: str, number: int, call: str) -> ThreadStack:
     wchan = (processes.read(f"{folder}/wchan") or "").strip()
     kernel = tuple(_KERNEL_FRAME.findall(processes.read(f"{folder}/stack") or ""))
     return ThreadStack(
         tid=number,
         name=(processes.read(f"{folder}/comm") or "").strip(),
         state=(processes.read(f"{folder}/stat") or "").rpartition(")")[2][1:2],
-        call=call.name if call else "",
+        call=call,
         kernel=kernel or ((wchan,) if wchan not in ("", "0") else ()),
     )
 
