@@ -307,10 +307,10 @@ def test_a_frozen_group_shows_and_is_no_proof() -> None:
         with child(lock.acquire) as pid:
             (folder / "cgroup.procs").write_text(str(pid))
             (folder / "freezer.state").write_text("FROZEN")
-            assert state(pid).frozen
+            assert until(lambda: state(pid).frozen)
             assert never_proved(pid)
             (folder / "freezer.state").write_text("THAWED")
-            assert not state(pid).frozen
+            assert until(lambda: not state(pid).frozen)
             assert until(lambda: proof_of_no_return(pid) == "lock")
     finally:
         folder.rmdir()
@@ -440,6 +440,7 @@ def test_a_caught_end_of_a_child_counts_only_where_there_is_a_child(tmp_path: Pa
     assert proof_of_no_return(50, proc=proc, architecture="x86_64") == ""
 
 
+@pytest.mark.parametrize("wchan", ["do_freezer_trap", "0"])
 @pytest.mark.parametrize(
     ("files", "frozen"),
     [
@@ -449,7 +450,9 @@ def test_a_caught_end_of_a_child_counts_only_where_there_is_a_child(tmp_path: Pa
         ({"job/worker/cgroup.freeze": "0", "job/cgroup.freeze": "0"}, False),
     ],
 )
-def test_a_group_frozen_itself_or_from_above_is_frozen(tmp_path: Path, files: dict[str, str], frozen: bool) -> None:
+def test_a_group_frozen_itself_or_from_above_is_frozen(
+    tmp_path: Path, files: dict[str, str], frozen: bool, wchan: str
+) -> None:
     proc = a_process(tmp_path, "S")
     (proc / "50" / "cgroup").write_text("0::/job/worker\n")
     (proc / "self").mkdir()
@@ -457,6 +460,7 @@ def test_a_group_frozen_itself_or_from_above_is_frozen(tmp_path: Path, files: di
     (tmp_path / "sys/fs/cgroup/job/worker").mkdir(parents=True)
     for name, text in files.items():
         (tmp_path / "sys/fs/cgroup" / name).write_text(text)
+    (proc / "50" / "wchan").write_text(wchan)
     found = read_state(50, proc=proc)
     assert found is not None
     assert found.frozen is frozen

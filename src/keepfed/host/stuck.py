@@ -72,7 +72,7 @@ class ProcessState:
     threads: tuple[str, ...]
     """States of all threads, the main one first."""
     frozen: bool
-    """Whether its control group is frozen or about to be (cgroup.freeze, freezer.state): a suspended job."""
+    """Whether the freezer of its control group holds it (cgroup.freeze, freezer.state): a suspended job."""
 
 
 def read_state(pid: int, *, proc: Path = _PROC) -> ProcessState | None:
@@ -92,7 +92,7 @@ def read_state(pid: int, *, proc: Path = _PROC) -> ProcessState | None:
         wchan="" if wchan == "0" else wchan,
         syscall=call.name if call else "",
         threads=_states(processes, pid),
-        frozen=_frozen(Tree(os.fspath(proc.parent)), pid),
+        frozen=_may_be_frozen(fields[0], wchan) and _frozen(Tree(os.fspath(proc.parent)), pid),
     )
 
 
@@ -104,15 +104,17 @@ def proof_of_no_return(pid: int, *, proc: Path = _PROC, architecture: str | None
     """
     processes = Tree(os.fspath(proc))
     status = processes.read(f"/{pid}/status") or ""
-    if _number(status, "TracerPid") or _frozen(Tree(os.fspath(proc.parent)), pid):
+    if _number(status, "TracerPid"):
         return ""
-    if _state(status) == "T":
-        return "stopped"
-    before = _look(processes, pid, architecture or machine())
-    proof = _deadlock(processes, pid, before)
-    if not proof or _may_be_signalled(processes, pid, status):
-        return ""
-    return proof if _look(processes, pid, architecture or machine()) == before else ""
+    proof: Proof = "stopped" if _state(status) == "T" else ""
+    if not proof:
+        before = _look(processes, pid, architecture or machine())
+        proof = _deadlock(processes, pid, before)
+        if not proof or _may_be_signalled(processes, pid, status):
+            return ""
+        if _look(processes, pid, architecture or machine()) != before:
+            return ""
+    return "" if _frozen(Tree(os.fspath(proc.parent)), pid) else proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,15 @@ def _has_children(processes: Tree, pid: int) -> bool:
     """True also where the kernel does not tell (it is built without CONFIG_PROC_CHILDREN)."""
     children = [processes.read(f"/{pid}/task/{number}/children") for number in processes.folders(f"/{pid}/task")]
     return any(text is None or text.strip() for text in children)
+
+
+def _may_be_frozen(state: str, wchan: str) -> bool:
+    """Whether it is worth a look at its control group, which takes longer than everything else here.
+
+    The freezer of version 2 keeps a process in do_freezer_trap, that of version 1 in __refrigerator or, where it waited
+    anyway, in place, and then shows it as "D" (kernel/freezer.c). A stopped one stays where it is.
+    """
+    return state != "R" and (state != "S" or wchan in ("", "0") or "freeze" in wchan or "refrigerator" in wchan)
 
 
 def _frozen(root: Tree, pid: int) -> bool:
