@@ -87,7 +87,7 @@ class Watcher:
         proof, traced = "", False
         if task is not None and self._dog.stuck_s(worker.id) >= SLICE_S and beat.pid:
             state = read_state(beat.pid)
-            traced = state is not None and bool(state.tracer_pid)
+            traced = state is not None and (bool(state.tracer_pid) or state.frozen)
             proof = proof_of_no_return(beat.pid)
         waits = task is None or beat.phase is Phase.WAITING_FOR_ROOM  # for the program, or for another worker's batch
         place = None if task is None or waits else (epoch, task.number)
@@ -126,10 +126,12 @@ class Watcher:
             "phase": say(PHASES[beat.phase]),
             "sample": self._sample(task, beat),
             "place": self._place(task),
-            "why": say(f"loader.proof_{verdict.proof}") if verdict.proof else "",
         }
+        said = say("loader.stuck", **facts)
+        if verdict.proof:
+            said = say("loader.stuck_why", said=said, why=say(f"loader.proof_{verdict.proof}"))
         stack = stack_of(pid, native=verdict.action == "replace") if pid is not None else None
-        return say("loader.stuck", **facts) + (f"\n{stack.in_words(most_frames=8)}" if stack is not None else "")
+        return said + (f"\n{stack.in_words(most_frames=8)}" if stack is not None else "")
 
     def _place(self, task: Task | None) -> str:
         if task is None:

@@ -58,7 +58,7 @@ class Pulse:
     proof: str = ""
     """Why it can never go on; empty when nothing proves that."""
     traced: bool = False
-    """Whether a debugger holds it: then it is somebody's business that it stands still."""
+    """Whether a debugger or a freezer holds it: then it is somebody's business that it stands still."""
     starting: bool = False
     """Whether it has yet to come up (imports, unpickling): that takes its time, whatever limit the user gave for batches."""
 
