@@ -66,3 +66,12 @@ def test_a_replacement_stands_where_the_dead_one_stood(steps: list[str]) -> None
                 history.task(*task[1:])
             assert worker.did == immortal.did
             assert worker.things == immortal.things
+
+
+def test_a_task_that_could_not_be_sent_is_not_made_again() -> None:
+    """An index that cannot be pickled: its worker has never heard of it."""
+    history = History()
+    history.task(0, 0, "unpicklable")
+    history.not_told(0, 0)
+    history.task(0, 1, "index")
+    assert history.opening() == [("again", 0, 1, "index")]

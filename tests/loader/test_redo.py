@@ -7,7 +7,8 @@ import faulthandler
 import os
 import random
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 import keepfed.loader.api as keepfed
 from keepfed.errors import WorkerDied
+from keepfed.loader.channel import TrainerEnd
+from keepfed.policy.order import Order
+from tests.loader.processes import wait_until
 from tests.loader.side_by_side import Noisy, describe, random_states, seed_all
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -113,6 +117,79 @@ def test_all_workers_may_die_at_once() -> None:
             for worker in iterator._workers:
                 kill_process(worker.pid)
     assert seen == undisturbed
+
+
+def interrupt_once(monkeypatch: pytest.MonkeyPatch, of: type, method: str, when: Callable[..., bool]) -> None:
+    """Ctrl-C comes instead of the first call of this method that fits."""
+    original = getattr(of, method)
+    due = [True]
+
+    def interrupted(*arguments: Any) -> Any:
+        if due and when(*arguments):
+            due.clear()
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(of, method, interrupted)
+
+
+def test_a_task_that_ctrl_c_kept_from_being_noted_as_sent_is_made_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its worker dies with it: the replacement must not read on in its stream to catch up, and again for the program."""
+
+    class Uneven(NoisyStream):
+        def __init__(self, stuck: bool) -> None:
+            super().__init__()
+            self.stuck = stuck
+
+        def __iter__(self) -> Iterator[Any]:
+            info = get_worker_info()
+            assert info is not None
+            for number in range(20 if info.id else 4):
+                if self.stuck and number == 6 and not mark.exists():
+                    mark.touch()
+                    time.sleep(600)
+                yield info.id, number, torch.rand(3)
+
+    mark = tmp_path / "stuck"
+    settings: dict[str, Any] = {"batch_size": 2, "num_workers": 2}
+    undisturbed = run(TorchDataLoader(Uneven(stuck=False), **settings), epochs=1)
+    interrupt_once(monkeypatch, Order, "sent", lambda order, task, worker: order.exhausted)
+    seed_all(3)
+    iterator: Any = iter(keepfed.DataLoader(Uneven(stuck=True), **settings))
+    seen = [(describe(next(iterator)), random_states()) for _ in range(4)]
+    with pytest.raises(KeyboardInterrupt):
+        next(iterator)
+    wait_until(mark.exists, "the worker is stuck")
+    iterator._workers[1].kill()
+    iterator._workers[1].join(20)
+    seen += [(describe(batch), random_states()) for batch in iterator]
+    assert seen == undisturbed
+
+
+def test_a_task_that_ctrl_c_kept_from_being_sent_is_drawn_for_although_the_epoch_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a worker draws in the next epoch follows from what it was asked for, also when it is replaced there."""
+    settings: dict[str, Any] = {"batch_size": 2, "num_workers": 1, "persistent_workers": True}
+
+    def left_after_three(loader: Any, *, kill: bool) -> list[Any]:
+        seed_all(3)
+        iterator = iter(loader)
+        with contextlib.suppress(KeyboardInterrupt):
+            for _ in range(3):
+                next(iterator)
+        seen = []
+        for batch in iter(loader):
+            seen.append(describe(batch))
+            if kill and len(seen) in {1, 4}:
+                kill_process(iterator._workers[0].pid)
+        return seen
+
+    undisturbed = left_after_three(TorchDataLoader(Noisy(40), **settings), kill=False)
+    interrupt_once(monkeypatch, TrainerEnd, "send", lambda end, kind, *rest: kind == "task" and rest[1] == 4)
+    assert left_after_three(keepfed.DataLoader(Noisy(40), **settings), kill=True) == undisturbed
 
 
 def test_draws_made_before_the_last_note_are_not_made_again(tmp_path: Path) -> None:

@@ -7,16 +7,8 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 from keepfed.policy.order import Order, Task
 from tests.policy.torch_order import END, StreamWorker, TorchModel
@@ -55,14 +47,14 @@ class Loader:
             self.assigned.append(worker)
             self.order.sent(task, worker)
 
-    def finish(self, worker: int, *, again: bool = False) -> None:
+    def finish(self, worker: int) -> None:
         message = self.workers[worker].finish()
-        for _ in range(1 + again if message is not None else 0):
-            number, data = message or (0, None)
+        if message is not None:
+            number, data = message
             if data is END:
-                self.order.ended(number, worker)
+                self.order.ended(number, worker, worker)
             else:
-                self.order.finished(number, worker, data)
+                self.order.finished(number, worker, worker, data)
 
     def next_data(self) -> Any:
         """The batch that comes out, END of the epoch, or None when one has to wait."""
@@ -202,96 +194,12 @@ def test_tasks_that_are_held_back_go_to_the_workers_that_torch_gives_them_to(
         assert asked[0] == asked[1][: len(asked[0]) if held.order.at_most else None]
 
 
-class Streams(RuleBasedStateMachine):
-    """One epoch over streams. "again" means: Ctrl-C struck after the step and it is done once more."""
-
-    in_order: bool
-
-    @initialize(lengths=LENGTHS, prefetch=st.integers(1, 4))
-    def begin(self, lengths: list[int], prefetch: int) -> None:
-        self.lengths = lengths
-        self.loader = Loader(lengths, prefetch, in_order=self.in_order)
-        self.order = self.loader.order
-        self.out: list[tuple[int, int]] = []
-
-    @rule(pick=st.randoms(use_true_random=False), again=st.booleans())
-    def finish(self, pick: random.Random, again: bool) -> None:
-        if busy := self.loader.busy():
-            self.loader.finish(pick.choice(busy), again=again)
-
-    @rule(draws=st.integers(1, 2), noted=st.booleans(), again=st.booleans())
-    def take(self, draws: int, noted: bool, again: bool) -> None:
-        """One step of `next()`; interrupted after the draw, it draws again; after a send, it sends again."""
-        task = self.order.next_ready()
-        if task is None:
-            return
-        for _ in range(1 + again if task.ends else 0):
-            self.order.through(task.worker)
-        for _ in range(draws):
-            self.loader.draw()
-        for _ in range(1 + again):
-            self.order.take(task)
-        if not task.ends:
-            self.out.append(task.result)
-        chosen = self.order.next_to_send()
-        if chosen is not None and not noted:
-            self.loader.workers[chosen[1]].tasks.append(chosen[0].number)
-            assert self.order.next_to_send() == chosen
-            self.loader.workers[chosen[1]].tasks.pop()  # a worker takes a repeated number once
-        self.loader.send()
-
-    @precondition(lambda self: hasattr(self, "order") and self.order.exhausted)
-    @rule(pick=st.randoms(use_true_random=False))
-    def leave(self, pick: random.Random) -> None:
-        """Without persistent workers, who has no more ends."""
-        worker = pick.choice(sorted(self.order.exhausted))
-        assert not self.order.lost(worker), "who has no more loses nothing"
-        self.order.workers.pop(worker, None)
-
-    @invariant()
-    def each_stream_comes_out_from_its_beginning(self) -> None:
-        out = getattr(self, "out", [])
-        for worker in {worker for worker, _ in out}:
-            places = [place for other, place in out if other == worker]
-            assert places == list(range(len(places)))
-        if self.in_order:
-            assert out == in_turn(self.lengths)[: len(out)] if out else True
-
-    def teardown(self) -> None:
-        """Whatever happened, all that is left comes out without help."""
-        if not hasattr(self, "order"):
-            return
-        while (batch := self.loader.next_data()) is not END:
-            if batch is not None:
-                self.out.append(batch)
-            else:
-                self.loader.finish(self.loader.busy()[0])
-        assert sorted(self.out) == sorted(in_turn(self.lengths))
-        assert self.order.exhausted == set(range(len(self.lengths)))
-
-
-@pytest.mark.parametrize("in_order", [True, False])
-def test_whatever_happens_each_stream_comes_out_whole_and_in_its_own_order(in_order: bool) -> None:
-    machine = type("Machine", (Streams,), {"in_order": in_order})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=100,
-            stateful_step_count=50,
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate,),  # to shrink a failure of 50 steps takes longer than a test may
-        ),
-    )
-
-
 def test_a_worker_that_has_no_more_is_passed_over_and_the_turn_goes_on_from_its_place() -> None:
     order = Order(fixed=True, prefetch=1, workers=dict.fromkeys(range(3), True))
     for number in range(2):
         order.draw(number, None)
         order.sent(*(order.next_to_send() or pytest.fail("nobody")))
-    order.ended(1, 1)
+    order.ended(1, 1, 1)
     order.through(1)
     del order.workers[1]
     order.draw(2, None)

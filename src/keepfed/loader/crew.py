@@ -15,6 +15,7 @@ What is decided elsewhere: which batch is made by whom and comes out next (`poli
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
@@ -111,6 +112,8 @@ class Crew:
         In fixed mode workers still make them, since torch's do and their random streams move with every batch; in shared
         mode they are dropped.
         """
+        if self.terms.fixed and self._epoch >= 0:
+            self._tell_the_rest()
         self._epoch += 1
         if base_seed is not None:
             self._base_seed = base_seed
@@ -135,6 +138,15 @@ class Crew:
         for _ in range(self.terms.lookahead):
             self._draw()
         self._dispatch()
+
+    def _tell_the_rest(self) -> None:
+        """Send what was kept from being sent in the epoch that was left: workers draw for it, as torch's do.
+
+        That is what a shortage of memory held back, what a death lost, and what Ctrl-C came in between.
+        """
+        self._order.at_most = 0
+        with contextlib.suppress(Exception):  # an index that cannot be pickled, as next() has said
+            self._dispatch()
 
     def ask(self, number: int, index: Any, states: Any) -> None:
         """Make one batch from these random states; its `answer` is for whoever asked, not for the program."""
@@ -303,6 +315,7 @@ class Crew:
             try:
                 worker.end.send("task", self._epoch, task.number, task.index, state, idle, allowed)
             except Exception as error:  # an index that cannot be pickled
+                self.roster.history(worker_id).not_told(self._epoch, task.number)
                 blame.annotate(error, self._dataset, task.number, task.index)
                 raise
             worker.book.told(idle)
@@ -351,7 +364,7 @@ class Crew:
         elif kind == "leaving":
             (worker.last_words,) = rest
         elif rest[0] == self._epoch:
-            self._order.ended(rest[1], worker.id)
+            self._order.ended(rest[1], worker.id, worker.serial)
 
     def _result(
         self,
@@ -369,7 +382,7 @@ class Crew:
             give_back(Encoded(*encoded), worker.book)
             return
         worker.book.arrived(use[:2] for use in encoded[0])
-        if not self._order.finished(number, worker.id, (Encoded(*encoded), worker.book), skipped):
+        if not self._order.finished(number, worker.id, worker.serial, (Encoded(*encoded), worker.book), skipped):
             if not self._order.has_result_of(number, worker.id):
                 give_back(Encoded(*encoded), worker.book)
             return

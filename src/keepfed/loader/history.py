@@ -35,6 +35,10 @@ class History:
         """It is about to be sent this task. Saying it twice does no harm."""
         self._told(("task", epoch, number), ("again", epoch, number, index))
 
+    def not_told(self, epoch: int, number: int) -> None:
+        """It could not be sent this task after all."""
+        self._things.pop(("task", epoch, number), None)
+
     def resume(self, epoch: int, shared_seed: int | None) -> None:
         """It is about to be told that this epoch begins."""
         self._told(("resume", epoch, 0), ("resume", shared_seed))

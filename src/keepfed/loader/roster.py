@@ -138,7 +138,7 @@ class Roster:
         notes = Notes(worker.book.region.notes())
         of, number = notes.in_hand()
         in_hand = order.tasks.get(number) if of == epoch else None
-        lost = order.lost(worker.id, number if of == epoch else -1)
+        lost = order.lost(worker.id, worker.serial, number if of == epoch else -1)
         takes_more = order.workers.get(worker.id, False)
         if worker.quitting and not lost:
             self._leave(worker, order)
@@ -155,7 +155,7 @@ class Roster:
         if order.fixed:
             self.history(worker.id).died(notes.last(), {(epoch, task.number) for task in lost})
         self._tally.restarts += 1
-        self._tally.redone += len(lost)
+        self._tally.redone += sum(task.attempts > 0 for task in lost)
         how = _how_it_died(worker).rstrip(".")
         logger.warning(say("loader.worker_replaced", how=how, made=self._what_it_made(in_hand)))
         if takes_more:

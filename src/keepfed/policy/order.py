@@ -43,8 +43,8 @@ class Task:
     """Whether it is with that worker; else it waits."""
     attempts: int = 0
     """How often it was sent."""
-    deaths: int = 0
-    """How many workers died with it in hand."""
+    killed: frozenset[int] = frozenset()
+    """The workers that died with it in hand, by their `life`: a death that is told twice counts once."""
     ready: bool = False
     """Whether the result is here."""
     ends: bool = False
@@ -55,6 +55,11 @@ class Task:
     """Samples that were left out of it because their making raised."""
     arrival: int = 0
     """Which result of the epoch it was, by arrival."""
+
+    @property
+    def deaths(self) -> int:
+        """How many workers died with it in hand."""
+        return len(self.killed)
 
 
 @dataclass(slots=True)
@@ -87,6 +92,7 @@ class Order:
     # be repeated; a task's own fields change after them, so that whoever is interrupted in between does both again.
     _in_hand: dict[int, set[int]] = field(default_factory=dict)
     _unread: set[int] = field(default_factory=set)
+    _lost: set[int] = field(default_factory=set)
 
     def draw(self, number: int, index: Any) -> None:
         """The sampler drew `index` as its `number`-th."""
@@ -149,11 +155,15 @@ class Order:
             task.attempts += 1
         task.worker, task.sent = worker, True
 
-    def finished(self, number: int, worker: int, result: Any, skipped: tuple[Any, ...] = ()) -> bool:
-        """A result arrived. False for one that nobody waits for: a repetition, or of a worker that was given up."""
-        task = self.tasks.get(number)
-        if task is None or task.ready or task.worker != worker:
+    def finished(self, number: int, worker: int, life: int, result: Any, skipped: tuple[Any, ...] = ()) -> bool:
+        """A result arrived. False for one that nobody waits for: a repetition, or of a worker that was given up.
+
+        `life` tells apart those that had the same worker id. A late answer of the one before may hold the right batch, but
+        its replacement, which would then not make it, has to make the draws of it.
+        """
+        if not self._waits_for(number, worker, life):
             return False
+        task = self.tasks[number]
         self.sent(task, worker)  # a result proves it, should that not have been noted
         self._in_hand.get(worker, set()).discard(number)
         self._unread.add(number)
@@ -161,13 +171,16 @@ class Order:
         task.result, task.skipped, task.arrival, task.ready = result, skipped, self.arrived, True
         return True
 
-    def ended(self, number: int, worker: int) -> bool:
+    def ended(self, number: int, worker: int, life: int) -> bool:
         """Instead of a batch came word that the worker's dataset has no more. False as for `finished`."""
-        task = self.tasks.get(number)
-        if task is None or task.ready or task.worker != worker:
+        if not self._waits_for(number, worker, life):
             return False
-        task.ends = True
-        return self.finished(number, worker, None)
+        self.tasks[number].ends = True
+        return self.finished(number, worker, life, None)
+
+    def _waits_for(self, number: int, worker: int, life: int) -> bool:
+        task = self.tasks.get(number)
+        return task is not None and not task.ready and task.worker == worker and life not in self._lost
 
     def through(self, worker: int) -> None:
         """The turn has come of this worker's end: nothing new goes to it, and what it was sent it will never make."""
@@ -195,11 +208,13 @@ class Order:
         self._unread.discard(task.number)
         self.tasks.pop(task.number, None)
 
-    def lost(self, worker: int, in_hand: int = -1) -> list[Task]:
+    def lost(self, worker: int, life: int, in_hand: int = -1) -> list[Task]:
         """This worker is gone: what it had not finished waits again, and is first in line since it was drawn first.
 
-        The batch that it had `in_hand` is blamed for that; the others only stood in its queue.
+        Returned is all that it may have been sent. The batch that it had `in_hand` is blamed for its death; the others only
+        stood in its queue.
         """
+        self._lost.add(life)
         unfinished = [task for task in self.tasks.values() if task.worker == worker and not task.ready]
         for task in unfinished:
             self._in_hand.get(worker, set()).discard(task.number)
@@ -207,8 +222,9 @@ class Order:
             task.sent = False
             if not self.fixed:
                 task.worker = -1
-            task.deaths += task.number == in_hand
-        return [task for task in unfinished if task.attempts]
+            if task.number == in_hand:
+                task.killed |= {life}
+        return unfinished
 
     def unfinished(self, worker: int) -> int:
         """How many tasks this worker still has to make."""
