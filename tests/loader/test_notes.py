@@ -67,7 +67,7 @@ def test_a_worker_killed_while_it_writes_leaves_the_note_before(memory: memoryvi
 
 def test_notes_take_one_hundredth_of_the_work(memory: memoryview, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 2))  # a note takes 2 s
-    monkeypatch.setattr("keepfed.loader.notes.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("keepfed.loader.notes.time.thread_time", lambda: float(next(clock)))
     page = Notes(memory)
     noted = []
     for number in range(1, 1_001):
