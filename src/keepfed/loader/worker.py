@@ -30,6 +30,7 @@ from keepfed.loader.codec import BatchWriter
 from keepfed.loader.collate import SlotCollate
 from keepfed.loader.notes import Notes
 from keepfed.loader.queues import Ending, ResultQueue, TaskQueue
+from keepfed.loader.tracing import let_trainer_look
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class WorkerJob:
 
 def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None:
     """Be worker `worker_id` until the trainer says quit or is gone."""
+    let_trainer_look()
     ending = Ending()
     pulse = job.rows.pulse(worker_id, region)
     tasks = TaskQueue(end, ending, job, Notes(region.notes()), pulse)
