@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
+import select
 import socket
 import sys
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from keepfed.host.stacks import stack_of
 from keepfed.host.syscalls import Call
 from keepfed.host.tree import Tree
 from keepfed.host.waits import leave_memory_alone, target_of
+from keepfed.text import say
 from tests.host.live import child, until
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
@@ -26,9 +29,9 @@ def first_call(pid: int) -> str:
     return found.threads[0].call if found else ""
 
 
-def comes_to(pid: int, wanted: str) -> bool:
+def comes_to(pid: int, *wanted: str) -> bool:
     """Whether its main thread is seen in that call; skips where calls are not to be seen."""
-    if until(lambda: first_call(pid) == wanted):
+    if until(lambda: first_call(pid) in wanted):
         return True
     if not first_call(pid):
         pytest.skip("the system calls of other processes may not be read here")
@@ -80,6 +83,32 @@ def test_a_unix_socket_and_a_pipe_are_told_apart() -> None:
         assert comes_to(pid, f"read {os.readlink(f'/proc/self/fd/{reading}')}")
     os.close(reading)
     os.close(writing)
+
+
+def test_an_event_loop_names_the_connections_that_it_waits_for(connection: tuple[socket.socket, str]) -> None:
+    connected, peer = connection
+    waking, waker = os.pipe()
+
+    def body() -> None:
+        with select.epoll() as loop:
+            loop.register(waking, select.EPOLLIN)
+            loop.register(connected, select.EPOLLIN)
+            loop.poll()
+
+    with child(body) as pid:
+        assert comes_to(pid, f"epoll_wait {peer}", f"epoll_pwait {peer}")
+    os.close(waking)
+    os.close(waker)
+
+
+def test_a_lock_that_is_shared_with_other_processes_is_explained() -> None:
+    """Somebody may have died with it, but the kernel does not know who has it."""
+    lock = multiprocessing.get_context("fork").Lock()
+    with lock, child(lock.acquire) as pid:
+        assert comes_to(pid, "futex shared")
+        found = stack_of(pid, find_spy=lambda: None)
+        assert found is not None
+        assert found.in_words().splitlines()[1] == "  " + say("host.stack.shared_lock")
 
 
 def call(name: str, *arguments: int) -> Call:

@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 from keepfed.host.syscalls import machine, parse_call
 from keepfed.host.tree import Tree
-from keepfed.host.waits import leave_memory_alone, target_of
+from keepfed.host.waits import SHARED, leave_memory_alone, target_of
 from keepfed.text import say
 
 Missing = Literal["", "not_installed", "refused", "too_slow", "failed"]
@@ -217,7 +217,8 @@ def _lines(thread: ThreadStack, most: int) -> list[str]:
     shown = [f"  {frame.function} ({_place(frame)})" for frame in thread.frames[:most]]
     if len(thread.frames) > most:
         shown.append("  " + say("host.stack.more_frames", count=len(thread.frames) - most))
-    return [_headline(thread), *shown]
+    hint = ["  " + say("host.stack.shared_lock")] if thread.call.endswith(f" {SHARED}") else []
+    return [_headline(thread), *hint, *shown]
 
 
 def _place(frame: Frame) -> str:

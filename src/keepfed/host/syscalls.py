@@ -76,13 +76,31 @@ def waits_for_own_threads(call: Call) -> bool:
 
     That is what a lock of Python, a mutex or a condition of C++ and an idle OpenMP thread wait in (glibc waits with
     FUTEX_WAIT_BITSET and the real-time clock, timed or not). The kernel finds the waiters of a private futex by the
-    address space of the caller (futex(2), FUTEX_PRIVATE_FLAG), so no other process can wake them. A lock of
-    multiprocessing and pthread_join wait on shared ones: never true for them.
+    address space of the caller (futex(2), FUTEX_PRIVATE_FLAG), so no other process can wake them.
     """
+    return _untimed_wait(call) == "private"
+
+
+def waits_for_other_processes(call: Call) -> bool:
+    """Whether it is a futex wait without a timeout that another process can end: a lock of multiprocessing, above all.
+
+    Such a lock has no owner that the kernel knows. A process that was killed while it held one has not released it.
+    The end of a thread is waited for in the same way (pthread_join(3)).
+    """
+    return _untimed_wait(call) == "shared"
+
+
+def _untimed_wait(call: Call) -> str:
+    """Who can end a futex wait without a timeout, "private" or "shared"; "" for every other call."""
     if call.name == "futex":
         operation, timeout = call.arguments[1], call.arguments[3]
         kind = operation & ~(_FUTEX_PRIVATE | _FUTEX_CLOCK_REALTIME)
-        return kind in (_FUTEX_WAIT, _FUTEX_WAIT_BITSET) and bool(operation & _FUTEX_PRIVATE) and timeout == 0
-    if call.name == "futex_wait":  # address, value, mask, flags, timeout, clock
-        return bool(call.arguments[3] & _FUTEX_PRIVATE) and call.arguments[4] == 0
-    return False
+        if kind not in (_FUTEX_WAIT, _FUTEX_WAIT_BITSET):
+            return ""
+    elif call.name == "futex_wait":  # address, value, mask, flags, timeout, clock
+        operation, timeout = call.arguments[3], call.arguments[4]
+    else:
+        return ""
+    if timeout:
+        return ""
+    return "private" if operation & _FUTEX_PRIVATE else "shared"

@@ -18,7 +18,7 @@ import struct
 import sys
 from collections.abc import Iterable
 
-from keepfed.host.syscalls import Call
+from keepfed.host.syscalls import Call, waits_for_other_processes
 from keepfed.host.tree import Tree
 
 # Calls whose first argument is a descriptor, and calls in which a thread holds no lock of its process's memory.
@@ -29,7 +29,11 @@ _ABOUT_DESCRIPTOR = re.compile(
 _WITHOUT_MEMORY = re.compile(
     r"futex(_wait)?|p?poll|p?select6?|epoll_p?wait|(clock_)?nanosleep|wait4|waitid|recv(from|msg)|accept4?"
 )
-_POLLS = ("poll", "ppoll")
+_POLLS, _EPOLLS = ("poll", "ppoll"), ("epoll_wait", "epoll_pwait", "epoll_pwait2")
+_MOST_POLLED = 3
+_EPOLL_TARGET = re.compile(r"^tfd:\s+(\d+)", re.MULTILINE)
+SHARED = "shared"
+"""What a wait is about that another process can end: no name is to be had without the map of memory."""
 _SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
@@ -43,19 +47,33 @@ def target_of(processes: Tree, pid: int, call: Call, *, memory: bool) -> str:
 
     `processes` is the tree of /proc itself, `memory` whether that of the process may be read.
     """
-    number: int | None = None
+    if waits_for_other_processes(call):
+        return SHARED
     if _ABOUT_DESCRIPTOR.fullmatch(call.name):
-        number = call.arguments[0]
-    elif memory and call.name in _POLLS and call.arguments[1] == 1:
+        return _behind(processes, pid, call.arguments[0])
+    if memory and call.name in _POLLS and call.arguments[1] == 1:
         number = _polled(processes, pid, call.arguments[0])
-    if number is None:
-        return ""
+        return "" if number is None else _behind(processes, pid, number)
+    if call.name in _EPOLLS:
+        return ", ".join(_machines(processes, pid, call.arguments[0]))
+    return ""
+
+
+def _behind(processes: Tree, pid: int, number: int) -> str:
+    """Where a descriptor leads."""
     try:
         link = os.readlink(processes.at(f"/{pid}/fd/{number}"))
     except (OSError, ValueError):
         return ""
     found = _SOCKET.fullmatch(link)
     return _peer(processes, pid, found.group(1)) or link if found else link
+
+
+def _machines(processes: Tree, pid: int, epoll: int) -> list[str]:
+    """The connections that an event loop waits for; its own wake-up pipes and timers are left out (proc_pid_fdinfo(5))."""
+    numbers = _EPOLL_TARGET.findall(processes.read(f"/{pid}/fdinfo/{epoll}") or "")
+    shown = (_behind(processes, pid, int(number)) for number in numbers)
+    return [text for text in shown if text.startswith(("tcp ", "udp "))][:_MOST_POLLED]
 
 
 def _polled(processes: Tree, pid: int, address: int) -> int | None:
