@@ -14,7 +14,21 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from keepfed.loader import channel, crew, decode, delivery, epoch, lease, mover, pinned, pool, releases, roster, zygote
+from keepfed.loader import (
+    channel,
+    control,
+    crew,
+    decode,
+    delivery,
+    epoch,
+    lease,
+    mover,
+    pinned,
+    pool,
+    releases,
+    roster,
+    zygote,
+)
 from keepfed.loader.api import DataLoader
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.stats import Tally
@@ -24,7 +38,9 @@ from keepfed.policy import gate, order
 from tests.loader.fake_gpu import CopyingGpu, FakeGpu, leave, plug_in
 from tests.loader.interrupting import Interrupter
 
-FILES = {module.__file__ for module in (channel, crew, decode, epoch, lease, order, pool, releases, roster, zygote)}
+FILES = {
+    module.__file__ for module in (channel, control, crew, decode, epoch, lease, order, pool, releases, roster, zygote)
+}
 GPU_FILES = {module.__file__ for module in (crew, decode, delivery, gate, lease, mover, pinned)}
 BATCHES = 500
 LARGE = 90_000  # as int32 large enough to be leased

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from keepfed.loader import channel, pool, zygote
+from keepfed.loader import channel, control, pool, zygote
 from keepfed.loader.arena import Region
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.pool import Pool
@@ -169,7 +169,7 @@ def test_a_pool_that_is_shut_down_twice_or_closed_says_nothing_more() -> None:
 
 # ---- Ctrl-C at every line of what hears and watches ------------------------------------------------------------------
 
-INTERRUPTED = {module.__file__ for module in (channel, pool, zygote)}
+INTERRUPTED = {module.__file__ for module in (channel, control, pool, zygote)}
 
 
 def life(workers: Pool, interrupter: Interrupter) -> list[Any]:

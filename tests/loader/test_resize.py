@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from keepfed.errors import LoaderError, WorkerDied
+from keepfed.loader import zygote_process
 from keepfed.loader.api import DataLoader
 from keepfed.loader.epoch import EpochIter
 from keepfed.loader.stats import Tally
@@ -248,13 +249,14 @@ def test_workers_that_die_at_their_start_end_in_an_error() -> None:
         list(iterator)
 
 
-def test_the_death_of_the_zygote_ends_in_an_error() -> None:
+def test_the_death_of_a_zygote_that_has_no_understudy_ends_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zygote_process, "UNDERSTUDY_AFTER_S", 600.0)
     for fixed in (True, False):
         loader = loader_of(Drawing(lambda _: time.sleep(0.002)))
         iterator: Any = iter(loader) if fixed else shared(loader)
         next(iterator)
         os.kill(iterator._crew.roster.pool()._zygote.pid, signal.SIGKILL)
-        with pytest.raises(LoaderError, match=r"exited unexpectedly|was killed"):
+        with pytest.raises(WorkerDied, match=r"exited unexpectedly.*before a copy of it could take its place"):
             list(iterator)
         with pytest.raises(LoaderError):
             next(iterator)

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from keepfed.errors import LoaderError
 from keepfed.loader.arena import Region
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.pool import Pool, Worker
@@ -341,21 +340,6 @@ def test_when_the_trainer_dies_everything_is_gone_within_a_second(number: int) -
         os.kill(running.pid, number)
         assert running.wait() == -number
         assert not started.left_after(1)
-
-
-def test_when_the_zygote_dies_its_workers_do_and_no_other_can_be_added(start: Start) -> None:
-    pool, first = start(until_quit)
-    second = pool.add(1, Region.create(REGION_BYTES))
-    assert first.pid
-    assert second.pid
-    with watching([first.pid, second.pid]) as watched:
-        os.kill(pool._zygote.pid, signal.SIGKILL)
-        assert not watched.left_after(1)
-    assert ended(pool, first)
-    assert ended(pool, second)
-    with pytest.raises(LoaderError, match="was killed"):
-        pool.add(2, Region.create(REGION_BYTES))
-    assert not pool.hear(None), "nothing will come any more"
 
 
 def test_a_worker_is_gone_only_when_its_process_is(start: Start) -> None:

@@ -386,7 +386,7 @@ class Crew:
             if not self._order.has_result_of(number, worker.id):
                 give_back(Encoded(*encoded), worker.book)
             return
-        self.roster.deaths_in_vain = 0
+        self.roster.not_in_vain()
         self._watcher.finished(times[0])
         nbytes = sum(use[2] for use in encoded[0])
         self.tally.made += 1

@@ -38,10 +38,11 @@ import threading
 from multiprocessing import spawn, util
 from typing import Any
 
+from keepfed.loader.control import control_pair, readable
 from keepfed.loader.forks import close_in_children
 from keepfed.loader.parcel import Parcel, preparation
 from keepfed.loader.worker import WorkerJob
-from keepfed.loader.zygote import Zygote, control_pair, readable
+from keepfed.loader.zygote import Zygote
 
 METHODS = ("spawn", "forkserver")
 FDS_PER_MESSAGE = 200

@@ -62,7 +62,7 @@ class _Nursery:
                     return
 
     def _obey(self, poll: select.poll) -> bool:
-        from keepfed.loader.zygote import descriptors, read
+        from keepfed.loader.control import descriptors, read
 
         space = socket.CMSG_SPACE(_MOST_FDS * 4)
         data, ancillary, _, _ = self._control.recvmsg(_DATA_BYTES, space, socket.MSG_CMSG_CLOEXEC)
@@ -83,7 +83,7 @@ class _Nursery:
         return True
 
     def _hatch(self, poll: select.poll, fds: list[int], trainer_pid: int, output: list[int], sizes: list[int]) -> None:
-        from keepfed.loader.zygote import readable
+        from keepfed.loader.control import readable
 
         self._carried = 0, []
         control = socket.socket(fileno=fds.pop(0))
@@ -108,7 +108,7 @@ class _Nursery:
         self, control: socket.socket, fds: list[int], trainer_pid: int, output: list[int], sizes: list[int]
     ) -> NoReturn:
         from keepfed.loader.unpack import Contents, work_on
-        from keepfed.loader.zygote import ZygoteProcess
+        from keepfed.loader.zygote_process import ZygoteProcess
 
         try:
             self._control.close()

@@ -7,6 +7,8 @@
 
 Death is what a pidfd says (pidfd_open(2)): a pipe or sentinel stays open as long as a grandchild holds it, and a waitpid may
 find that somebody else took the status. What a worker sent before it died still counts, so its socket is emptied first.
+A worker of which no pidfd came before its zygote died is dead when nobody holds the other end of its socket any more: until
+then it may be running, and its region must not be anybody else's.
 
 Ending (`shut_down`): ask every worker to quit; after 0.5 s SIGTERM, from the zygote, since torch's handler exits with 0 only
 when its parent sent it; after another 0.5 s SIGKILL; then the zygote, whose end kills what is left.
@@ -27,26 +29,36 @@ from typing import Any
 from keepfed.errors import LoaderError
 from keepfed.loader.arena import Region
 from keepfed.loader.channel import TrainerEnd, channel_pair
+from keepfed.loader.control import readable
 from keepfed.loader.descriptors import explained
 from keepfed.loader.forks import close_in_children
 from keepfed.loader.lease import LeaseBook
-from keepfed.loader.zygote import Zygote, exit_code
+from keepfed.loader.zygote import Zygote, exit_code, reap
 from keepfed.text import say
 
 GRACE_S = 0.5
 """How long a worker may take to end by itself, and again after SIGTERM."""
+SUCCESSION_WAITS = 10
+"""For how many waits of a second an understudy may take to announce itself. Waits, not seconds: a job that was suspended
+with its understudies finds its clock far ahead, and loses one."""
 
 
 class Worker:
     """One worker process, with the methods of multiprocessing.Process that frameworks call on it."""
 
-    def __init__(self, worker_id: int, serial: int, pool: Pool, sock: socket.socket, region: Region) -> None:
+    def __init__(
+        self, worker_id: int, serial: int, generation: int, pool: Pool, sock: socket.socket, region: Region
+    ) -> None:
         self.id = worker_id
         self.serial = serial
         """Its number among all workers of the pool, while an id is used again after its worker is gone."""
+        self.generation = generation
+        """Of the zygote that was asked to fork it."""
         self.end = TrainerEnd(sock)
         self.book = LeaseBook(region)
         self.gone = False
+        self.orphaned = False
+        """Whether it ended because its zygote did."""
         self.quitting = False
         self.exitcode: int | None = None
         self.why = ""
@@ -146,11 +158,12 @@ class Pool:
 
         Raises LoaderError when the zygote was killed: by now, nothing else has the dataset as it was at `iter()`.
         """
+        self._await_successor()
         if self.barren():
             raise LoaderError(say("loader.zygote_gone"), next_step=say("loader.zygote_gone_next"))
         ours, theirs = channel_pair()
         self._started += 1
-        worker = Worker(worker_id, self._started, self, ours, region)
+        worker = Worker(worker_id, self._started, self._zygote.generation, self, ours, region)
         self._zygote.fork_worker(worker.serial, worker_id, theirs, region)
         theirs.close()
         for message in opening:
@@ -160,8 +173,12 @@ class Pool:
         return worker
 
     def barren(self) -> bool:
-        """Whether no worker can be added any more, since the zygote was killed."""
+        """Whether no worker can be added any more, since the zygote was killed and nobody took its place."""
         return not self._zygote.alive()
+
+    def fallen(self) -> tuple[int, int | None]:
+        """Pid and exit code of the zygote that died last; the code is None where it is not known."""
+        return self._zygote.fallen
 
     def quit(self, worker: Worker) -> None:
         """Ask this worker to end after what it has in hand."""
@@ -173,7 +190,7 @@ class Pool:
         """Wait for news: messages go to the workers' inboxes, deaths to `gone`. False when there will be none any more."""
         if self.closed or not (self._living() or self._zygote.alive()):
             return False
-        if self._note():
+        if self._note() or self._bury_unborn():
             return True  # Ctrl-C came between their receipt and here
         for worker in self.workers.values():
             if worker.end.outbox and worker.end.sock.fileno() in self._at:
@@ -201,6 +218,7 @@ class Pool:
             return []
         dead: list[Worker] = []
         try:
+            self._await_successor()
             if self._zygote.hatched:  # else it ends as soon as it hatches, and nobody waits for that
                 self._end_workers()
         finally:  # Ctrl-C in the middle: the end of the zygote is the end of all that is left
@@ -214,11 +232,12 @@ class Pool:
             self.quit(worker)
         self._wait_for_end(GRACE_S)
         for worker in self._living():
-            if worker.pid is not None:
+            if worker.is_up and worker.pid is not None:  # else `pid` waits for a zygote that may have been stopped
                 self._zygote.terminate(worker.pid)
         self._wait_for_end(GRACE_S)
         for worker in self._living():
-            worker.kill()
+            if worker.is_up:
+                worker.kill()
         self._wait_for_end(GRACE_S)
 
     def abandon(self, worker: Worker) -> None:
@@ -267,8 +286,11 @@ class Pool:
             worker.end.receive()
             if worker.end.ended:
                 self._unwatch(fd)
+                self._bury_unborn()
 
     def _hear_zygote(self, fd: int) -> None:
+        if fd == self._zygote.pidfd:
+            self._await_successor()
         gone = not self._zygote.alive()  # before its last words are read
         self._zygote.receive()
         self._note()
@@ -276,10 +298,32 @@ class Pool:
             self._unwatch(fd)
             self._unwatch(self._zygote.pidfd)
             self._unwatch(self._zygote.control.fileno())
-            for worker in self._living():
-                if worker.pidfd < 0:  # never came to be; the others are being killed, and their pidfds will say when
-                    worker.why = worker.why or ("" if self._zygote.hatched else say("loader.nursery_gone"))
-                    self._ended(worker)
+        self._bury_unborn()
+
+    def _await_successor(self) -> None:
+        """If the zygote is dead: wait for the word of its understudy, or for the hang-up that says that there is none."""
+        for _ in range(SUCCESSION_WAITS):
+            if not self._zygote.dead() or not self._zygote.alive():
+                return
+            readable(self._zygote.control.fileno(), 1.0)
+            self._zygote.receive()
+            self._note()
+        if self._zygote.dead():
+            self._zygote.give_up()
+
+    def _bury_unborn(self) -> bool:
+        """Workers whose zygote died before it said that they are there: gone when nobody holds their sockets any more.
+
+        All others are being killed when their zygote dies, and their pidfds will say when they are gone. Returns whether
+        there were any.
+        """
+        unborn = [worker for worker in self.workers.values() if worker.pidfd < 0 and not worker.gone]
+        lost = [worker for worker in unborn if worker.generation < self._zygote.generation or self.barren()]
+        for worker in lost:
+            if worker.end.ended or self._zygote.given_up:
+                worker.why = worker.why or ("" if self._zygote.hatched else say("loader.nursery_gone"))
+                self._ended(worker)
+        return any(worker.gone for worker in lost)
 
     def _note(self) -> bool:
         """Take note of what the zygote said; whether there was anything."""
@@ -296,8 +340,11 @@ class Pool:
         worker = next((worker for worker in self.workers.values() if worker.serial == serial), None)
         if kind == "hatched":
             pidfd = _pidfd(rest[0], fds)
-            self._zygote.told_of(rest[0], pidfd)
+            if pidfd != self._zygote.pidfd:
+                self._unwatch(self._zygote.pidfd)
+            self._zygote.told_of(serial, rest[0], pidfd)
             self._watch(pidfd, None)
+            self._bury_unborn()
         elif kind == "forked" and worker is None:
             for fd in fds:
                 os.close(fd)
@@ -315,6 +362,9 @@ class Pool:
         worker.end.receive()
         if worker.exitcode is None and worker.pidfd >= 0:
             self._status_of(worker)
+        if worker.exitcode is None and not worker.why and self._fatherless(worker):
+            worker.orphaned = True
+            worker.exitcode = reap(worker.pidfd) if worker.pidfd >= 0 else None
         worker.gone = True
         self._unwatch(worker.end.sock.fileno())
         self._unwatch(worker.pidfd)
@@ -324,10 +374,19 @@ class Pool:
         poll = select.poll()
         poll.register(self._zygote.control, select.POLLIN)
         end_s = time.monotonic() + GRACE_S
-        while worker.exitcode is None and (left_s := end_s - time.monotonic()) > 0 and poll.poll(left_s * 1000):
-            if not self._zygote.alive():
+        while worker.exitcode is None and (left_s := end_s - time.monotonic()) > 0:
+            dead = self._fatherless(worker)  # before its last words are read
+            if not dead:
+                poll.poll(left_s * 1000)
+            self._zygote.receive()
+            self._note()
+            if dead:
                 return
-            self._hear_zygote(self._zygote.control.fileno())
+
+    def _fatherless(self, worker: Worker) -> bool:
+        """Whether the zygote that forked this worker, or was to, is dead."""
+        zygote = self._zygote
+        return worker.generation < zygote.generation or zygote.dead() or not zygote.alive()
 
 
 def _pidfd(pid: int, fds: list[int]) -> int:

@@ -54,8 +54,9 @@ class Roster:
         """Regions of `region_bytes` come from the shelf and go back to it; the dataset is named in errors."""
         self.members: list[Worker] = []
         """One per worker id that there ever was: the latest."""
-        self.deaths_in_vain = 0
-        """Since the last batch arrived: workers that cannot even start must not be replaced for ever."""
+        self._in_vain: set[int] = set()
+        self._zygotes_in_vain: set[int] = set()
+        self._told_of_zygote = 0
         self._pool, self._shelf, self._tally = pool, shelf, tally
         self._dataset = dataset
         self._rows = rows
@@ -129,6 +130,11 @@ class Roster:
 
     # ---- deaths -----------------------------------------------------------------------------------------------------
 
+    def not_in_vain(self) -> None:
+        """A batch arrived. Only deaths without any in between are limited."""
+        self._in_vain.clear()
+        self._zygotes_in_vain.clear()
+
     def ended(self, worker: Worker, order: Order, epoch: int) -> None:
         """A worker is gone: as asked, or by itself, in this epoch. Raises WorkerDied when that cannot be made good.
 
@@ -137,8 +143,8 @@ class Roster:
         """
         notes = Notes(worker.book.region.notes())
         of, number = notes.in_hand()
-        in_hand = order.tasks.get(number) if of == epoch else None
-        lost = order.lost(worker.id, worker.serial, number if of == epoch else -1)
+        in_hand = order.tasks.get(number) if of == epoch and not worker.orphaned else None
+        lost = order.lost(worker.id, worker.serial, in_hand.number if in_hand is not None else -1)
         takes_more = order.workers.get(worker.id, False)
         if worker.quitting and not lost:
             self._leave(worker, order)
@@ -146,22 +152,47 @@ class Roster:
         if not order.fixed and worker.why and len(order.active()) > 1:
             self._leave(worker, order)  # fork(2) was refused: the program trains on with the workers that are there
             return
-        self.deaths_in_vain += 1
-        hopeless = self.deaths_in_vain > MAX_ATTEMPTS * self._max_workers or (order.fixed and self.pool().barren())
-        if hopeless or any(task.deaths >= MAX_ATTEMPTS for task in lost):
-            self.shut_down()
-            next_step = f"{self._what_it_made(in_hand)} {say('loader.worker_died_next')}"
-            raise WorkerDied(_how_it_died(worker), next_step=next_step)
+        self._require_hope(worker, in_hand)
         if order.fixed:
             self.history(worker.id).died(notes.last(), {(epoch, task.number) for task in lost})
         self._tally.restarts += 1
         self._tally.redone += sum(task.attempts > 0 for task in lost)
-        how = _how_it_died(worker).rstrip(".")
-        logger.warning(say("loader.worker_replaced", how=how, made=self._what_it_made(in_hand)))
+        self._tell_of(worker, in_hand)
         if takes_more:
             self._replace(worker, order)
         else:
             self._leave(worker, order)
+
+    def _require_hope(self, worker: Worker, in_hand: Task | None) -> None:
+        """Raises WorkerDied when it makes no sense to go on without this worker.
+
+        Deaths are kept by their numbers, so that one which is looked at again after Ctrl-C counts once.
+        """
+        if worker.orphaned:
+            self._zygotes_in_vain.add(worker.generation)
+        else:
+            self._in_vain.add(worker.serial)
+        hopeless = (
+            len(self._in_vain) > MAX_ATTEMPTS * max(1, len(self.pool().workers))
+            or len(self._zygotes_in_vain) > MAX_ATTEMPTS
+            or (in_hand is not None and len(in_hand.killed) >= MAX_ATTEMPTS)
+        )
+        barren = self.pool().barren()
+        if hopeless or barren:
+            self.shut_down()
+            made = self._what_it_made(in_hand)
+            next_step = say("loader.zygote_gone_next" if barren else "loader.worker_died_next")
+            how = f"{_how_it_died(worker)} {say('loader.zygote_gone')}" if barren else _how_it_died(worker)
+            raise WorkerDied(how, next_step=f"{made} {next_step}")
+
+    def _tell_of(self, worker: Worker, in_hand: Task | None) -> None:
+        """One line in the log for a worker that died, or for all that died with their zygote."""
+        if not worker.orphaned:
+            how = _how_it_died(worker).rstrip(".")
+            logger.warning(say("loader.worker_replaced", how=how, made=self._what_it_made(in_hand)))
+        elif self._told_of_zygote <= worker.generation:
+            self._told_of_zygote = worker.generation + 1
+            logger.warning(say("loader.zygote_replaced", pid=self.pool().fallen()[0]))
 
     def _what_it_made(self, task: Task | None) -> str:
         if task is None:
