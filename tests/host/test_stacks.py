@@ -201,7 +201,8 @@ def test_without_native_frames_the_python_ones_are_taken(tmp_path: Path, start: 
 
 
 def test_a_long_stack_and_many_threads_are_cut_with_their_number() -> None:
-    frames = tuple(Frame(f"f{number}", "a.py", number) for number in range(40))
+    nameless = Frame("0x7f0676ea3f16", "libc.so.6", 0)
+    frames = (nameless, *(Frame(f"f{number}", "a.py", number) for number in range(40)))
     python = ThreadStack(1, "MainThread", "S", "read", ("pipe_read", "vfs_read"), frames, holds_gil=True)
     pool = tuple(ThreadStack(number, "omp", "S", "futex", ()) for number in range(2, 9))
     text = Stack(1, (python, *pool), "").in_words(most_frames=2)

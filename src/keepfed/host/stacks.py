@@ -214,9 +214,10 @@ def _spied(thread: dict[str, Any]) -> ThreadStack:
 
 
 def _lines(thread: ThreadStack, most: int) -> list[str]:
-    shown = [f"  {frame.function} ({_place(frame)})" for frame in thread.frames[:most]]
-    if len(thread.frames) > most:
-        shown.append("  " + say("host.stack.more_frames", count=len(thread.frames) - most))
+    named = [frame for frame in thread.frames if not frame.function.startswith("0x")]  # a library without symbols
+    shown = [f"  {frame.function} ({_place(frame)})" for frame in named[:most]]
+    if len(named) > most:
+        shown.append("  " + say("host.stack.more_frames", count=len(named) - most))
     hint = ["  " + say("host.stack.shared_lock")] if thread.call.endswith(f" {SHARED}") else []
     return [_headline(thread), *hint, *shown]
 
