@@ -42,7 +42,7 @@ def test_the_newest_note_is_read(memory: memoryview) -> None:
         found = Notes(memory).last()
         assert found is not None
         assert found[0] == number
-        restore(found[1])
+        restore(found[1].states)
         assert draw() == drawn
 
 
@@ -61,7 +61,7 @@ def test_a_worker_killed_while_it_writes_leaves_the_note_before(memory: memoryvi
     found = Notes(memory).last()
     assert found is not None
     assert found[0] == 3
-    restore(found[1])
+    restore(found[1].states)
     assert draw() == drawn
 
 

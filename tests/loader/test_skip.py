@@ -13,7 +13,15 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import BatchSampler, Dataset, IterableDataset, SequentialSampler, Subset, get_worker_info
+from torch.utils.data import (
+    BatchSampler,
+    Dataset,
+    IterableDataset,
+    SequentialSampler,
+    Subset,
+    default_collate,
+    get_worker_info,
+)
 from torch.utils.data import DataLoader as TorchDataLoader
 
 import keepfed.loader.api as keepfed
@@ -133,6 +141,25 @@ def test_without_batching_a_broken_sample_is_left_out(workers: int) -> None:
     loader = skipping(Broken(6, 0, 3), batch_size=None, num_workers=workers)
     assert list(loader) == [1, 2, 4, 5]
     assert loader.stats().skipped_indices == (0, 3)
+
+
+def test_what_a_broken_sample_had_collated_does_not_travel_with_the_next_batch() -> None:
+    class Collates(Numbers):
+        def __init__(self, *, breaks: bool) -> None:
+            super().__init__(4)
+            self.breaks = breaks
+
+        def __getitem__(self, index: int) -> Any:
+            if index % 2 and not self.breaks:
+                return index
+            batch = default_collate([torch.full((100_000,), index, dtype=torch.int32)] * 2)
+            return batch if index % 2 == 0 else 1 // 0
+
+    broken_ones = skipping(Collates(breaks=True), batch_size=None, num_workers=1)
+    others = skipping(Collates(breaks=False), batch_size=None, num_workers=1)
+    assert [int(batch.sum()) for batch in broken_ones] == [0, 400_000]
+    assert len(list(others)) == 4
+    assert broken_ones.stats().bytes == others.stats().bytes
 
 
 @WORKERS

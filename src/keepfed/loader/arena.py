@@ -53,8 +53,9 @@ HUGE_PAGE = 2 << 20
 ALIGNMENT = 64
 """Tensors start on cache lines, as torch's own allocator does."""
 SMALLEST_REGION = 1 << 30
-NOTES_BYTES = 32 << 10
-"""The beginning of a region is no slot: there the worker notes its random states (notes.py) and what it is doing."""
+NOTES_BYTES = 128 << 10
+"""The beginning of a region is no slot: there the worker notes its random states and its place in its stream (notes.py), and
+what it is doing. Pages of it that are never written take no memory."""
 IDLE_TAKES = 64
 """A slot that was not used for so many takes gives up its pages: one outlier, or one epoch whose batches were all kept, must
 not hold memory for the rest of a training. Batches in preparation go round in far fewer."""

@@ -65,15 +65,29 @@ class Holes:
         self._full_batches = full_batches
         self._skipped: list[Skip] = []
         self._collate_fn: Any = None
+        self._stream: _Stream | None = None
+
+    @property
+    def read(self) -> int:
+        """How many samples were read from the stream, holes included; 0 where it is not guarded."""
+        return self._stream.read if self._stream is not None else 0
 
     def guard(self, fetcher: Any) -> None:
         """From now on this fetcher of torch's leaves out what it cannot make."""
         if hasattr(fetcher, "dataset_iter"):
-            fetcher.dataset_iter = _Stream(fetcher.dataset_iter, self)
+            self._stream = _Stream(fetcher.dataset_iter, self)
+            fetcher.dataset_iter = self._stream
         else:
             fetcher.dataset = _Samples(fetcher.dataset, self)
         self._collate_fn = fetcher.collate_fn
         fetcher.collate_fn = self._collate
+
+    def stream(self, iterator: Any, read: int) -> Any:
+        """This iterator, of which `read` samples were read before, in the place of the one that is guarded, if one is."""
+        if self._stream is None:
+            return iterator
+        self._stream = _Stream(iterator, self, read)
+        return self._stream
 
     def add(self, index: Any, error: Exception) -> Any:
         """This sample could not be made: the hole in its place."""
@@ -133,10 +147,10 @@ class _Samples:
 class _Stream:
     """Stands in a fetcher for the iterator of an iterable dataset."""
 
-    def __init__(self, iterator: Any, holes: Holes) -> None:
+    def __init__(self, iterator: Any, holes: Holes, read: int = 0) -> None:
         self._iterator = iterator
         self._holes = holes
-        self._read = 0
+        self.read = read
         self._in_a_row = 0
 
     def __next__(self) -> Any:
@@ -154,10 +168,10 @@ class _Stream:
             if self._in_a_row > MOST_IN_A_ROW:
                 error.add_note(f"keepfed: {say('loader.stuck_stream', count=self._in_a_row)}")
                 raise
-            sample = self._holes.add(self._read, error)
+            sample = self._holes.add(self.read, error)
         else:
             self._in_a_row = 0
-        self._read += 1
+        self.read += 1
         return sample
 
 

@@ -7,9 +7,9 @@
 
 With a fixed count a batch depends on all the batches that its worker made before: each moves the random streams, and an
 iterable dataset has its iterator advanced. A replacement is brought to the same place: from the last note of the random
-states on, everything is done again, without being delivered again. Map-style datasets need milliseconds for that. The state
-of a stream cannot be noted from outside: its worker writes a note when the epoch begins, and its replacement reads the stream
-from there, on the assumption that it gives the same samples when it is read a second time.
+states on, everything is done again, without being delivered again. Map-style datasets need milliseconds for that, and so do
+streams that can say where they are (`place.py`). Of other streams the worker writes a note when the epoch begins, and its
+replacement reads the stream from there, on the assumption that it gives the same samples when it is read a second time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class History:
     noted: int = 0
     """The random states after so many things are known: those before are done for good."""
     states: Any = None
-    """What a dead worker had noted after `noted` things, for its replacement; None before the first death."""
+    """What a dead worker had noted after `noted` things (a Noted), for its replacement; None before the first death."""
     _things: dict[Key, tuple[int, Message]] = field(default_factory=dict)
 
     def task(self, epoch: int, number: int, index: Any) -> None:
@@ -65,6 +65,10 @@ class History:
     def again(self) -> int:
         """How many batches that makes anew."""
         return sum(message[0] == "again" for message in self.opening())
+
+    def resumes(self) -> bool:
+        """Whether its replacement's stream goes on from a state that the stream gave of itself."""
+        return bool(getattr(self.states, "stream", b""))
 
     def _told(self, key: Key, message: Message) -> None:
         if key not in self._things:  # the number and the thing in one step: Ctrl-C leaves no gap in the numbers

@@ -12,6 +12,8 @@ of the same seed. So a worker notes its random states now and then, and after ho
 A note costs about 0.2 ms (most of it in NumPy), so it is written when the tasks since the last one took 100 times as long:
 the cost stays below 1 %, and what is made again takes 20 ms or one task, whichever is longer.
 
+A note for a stream also says where the stream stands, if it can (place.py).
+
 They stand at the beginning of the worker's region, which outlives it. The page holds two notes, written in turn, and a note
 is whole when its number stands there twice: a worker that is killed while it writes one leaves the other.
 """
@@ -21,6 +23,8 @@ from __future__ import annotations
 import pickle
 import struct
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 from keepfed.loader.draws import States, states
 
@@ -31,11 +35,20 @@ _FRAME = struct.Struct("<qqq")  # number, the number again once the bytes are wh
 _NOTHING = -1
 
 
+class Noted(NamedTuple):
+    """What one note says."""
+
+    states: States
+    """The random states."""
+    stream: bytes
+    """Where the stream stands (place.py); empty where it is at the beginning of an epoch, or is no stream."""
+
+
 class Notes:
     """The page of one worker: it writes, and after its death the trainer reads."""
 
     def __init__(self, memory: memoryview) -> None:
-        """`memory` is shared by worker and trainer, with room for two notes of 11 KB."""
+        """`memory` is shared by worker and trainer, with room for two notes of 11 KB, and for what streams say of themselves."""
         self._memory = memory
         self._half = (len(memory) - _IN_HAND.size) // 2
         self._worked_s = 0.0
@@ -63,34 +76,43 @@ class Notes:
         epoch, number = _IN_HAND.unpack_from(self._memory, 2 * self._half)
         return epoch, number
 
-    def thing_done(self, number: int, seconds: float) -> None:
-        """The worker finished the `number`-th thing that it was told to do, which took this long."""
+    def thing_done(self, number: int, seconds: float, stream: Callable[[], bytes] | None = None) -> None:
+        """The worker finished the `number`-th thing that it was told to do, which took this long.
+
+        `stream` says where its stream stands, if it reads one. When that says nothing, nothing is noted.
+        """
         self._worked_s += seconds
         if self._worked_s < COST_SHARE * self._cost_s:
             return
-        began_s = time.thread_time()  # not the time by the clock: others may have had the core meanwhile
-        self.write(number)
-        self._cost_s, self._worked_s = time.thread_time() - began_s, 0.0
+        clock = time.thread_time  # not the time by the clock: others may have had the core meanwhile
+        if stream is not None:
+            clock = time.perf_counter  # a state_dict may wait for something
+        began_s = clock()
+        where = b"" if stream is None else stream()
+        if where or stream is None:
+            self.write(number, where)
+        self._cost_s, self._worked_s = clock() - began_s, 0.0
 
-    def write(self, number: int) -> None:
+    def write(self, number: int, stream: bytes = b"") -> None:
         """Note the states as they are after the `number`-th thing."""
-        data = pickle.dumps(tuple(states()), 5)
+        data = pickle.dumps((tuple(states()), stream), 5)
         if _FRAME.size + len(data) > self._half:
-            return  # a generator that the program put in NumPy's place: the older note stays
+            return  # a generator that the program put in NumPy's place, a stream with a buffer: the older note stays
         start, self._next = self._next, self._half - self._next
         _FRAME.pack_into(self._memory, start, number, _NOTHING, len(data))
         self._memory[start + _FRAME.size : start + _FRAME.size + len(data)] = data
         _FRAME.pack_into(self._memory, start, number, number, len(data))
         self.noted = number
 
-    def last(self) -> tuple[int, States] | None:
-        """The newest whole note: after which thing, and the states; None when there is none."""
+    def last(self) -> tuple[int, Noted] | None:
+        """The newest whole note: after which thing, and what it says; None when there is none."""
         whole = [note for note in (self._note(0), self._note(self._half)) if note is not None]
         return max(whole, key=lambda note: note[0], default=None)
 
-    def _note(self, start: int) -> tuple[int, States] | None:
+    def _note(self, start: int) -> tuple[int, Noted] | None:
         number, again, length = _FRAME.unpack_from(self._memory, start)
         if again != number or not 0 < length <= self._half - _FRAME.size:
             return None
         noted = self._memory[start + _FRAME.size : start + _FRAME.size + length]
-        return number, States(*pickle.loads(noted))  # noqa: S301  # our own worker wrote it
+        told, stream = pickle.loads(noted)  # noqa: S301  # our own worker wrote it
+        return number, Noted(States(*told), stream)

@@ -26,6 +26,7 @@ from keepfed.loader.broken import NOTHING, Holes, Skip
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.codec import EMPTY, BatchWriter, Encoded, encode
 from keepfed.loader.notes import Notes
+from keepfed.loader.place import Place
 from keepfed.text import say
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class TaskQueue:
         self._resting = False
         self.slots: SlotWriter | None = None
         """The slots of this worker: how much they may take comes with every task."""
+        self.place: Place | None = None
+        """Where it stands in its stream, if it reads one."""
         self.again = False  # whether the task in hand was answered before, by a worker that is dead
         self.epoch = -1  # of the task in hand: a worker may be forked in any epoch
         self.number = -1
@@ -123,16 +126,25 @@ class TaskQueue:
             message = self._tasks.popleft()
             if message[0] != "restore":
                 return message
-            _, self._things, states = message
-            draws.restore(states)
-            self._notes.write(self._things)
+            _, self._things, noted = message
+            if noted.stream and self.place is not None:
+                try:
+                    self.place.go_to(noted.stream)
+                except Exception as error:  # what load_state_dict raised
+                    raise RuntimeError(
+                        say("loader.stream_not_resumed", error=f"{type(error).__name__}: {error}")
+                    ) from error
+            draws.restore(noted.states)
+            self._notes.write(self._things, noted.stream)
 
-    def answered(self) -> None:
-        """The task in hand is done."""
+    def answered(self, *, went_on: bool) -> None:
+        """The task in hand is done; it `went_on` if that was by a batch and not by an exception or the end of a stream."""
         self._notes.nothing_in_hand()
         self.pulse.done()
         if self._fixed and not self._stream:
             self._notes.thing_done(self._things, time.perf_counter() - self.started_s)
+        elif self.place is not None and went_on:
+            self._notes.thing_done(self._things, time.perf_counter() - self.started_s, self.place.state)
 
     @property
     def noted(self) -> int:
@@ -236,7 +248,7 @@ class ResultQueue:
             self._send("ended", self._tasks.epoch, number)
         else:
             self._batch(number, data, skipped)
-        self._tasks.answered()
+        self._tasks.answered(went_on=not (torch_seam.is_exception(data) or torch_seam.is_end_of_dataset(data)))
 
     def _batch(self, number: int, data: Any, skipped: tuple[Skip, ...]) -> None:
         self._tasks.pulse.phase(Phase.SENDING)

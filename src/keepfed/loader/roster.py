@@ -18,6 +18,8 @@ import os
 import signal
 import weakref
 
+from torch.utils.data import IterableDataset
+
 from keepfed.errors import LoaderError, WorkerDied
 from keepfed.heartbeat import Heartbeat, clear_row, read_row
 from keepfed.loader import blame
@@ -189,15 +191,26 @@ class Roster:
         """One line in the log for a worker that died, or for all that died with their zygote."""
         if not worker.orphaned:
             how = _how_it_died(worker).rstrip(".")
-            logger.warning(say("loader.worker_replaced", how=how, made=self._what_it_made(in_hand)))
+            replaced = say("loader.worker_replaced", how=how, made=self._what_it_made(in_hand))
         elif self._told_of_zygote <= worker.generation:
             self._told_of_zygote = worker.generation + 1
-            logger.warning(say("loader.zygote_replaced", pid=self.pool().fallen()[0]))
+            replaced = say("loader.zygote_replaced", pid=self.pool().fallen()[0])
+        else:
+            return
+        logger.warning(" ".join([replaced, *self._how_its_stream_goes_on(worker.id)]))
 
     def _what_it_made(self, task: Task | None) -> str:
         if task is None:
             return say("loader.made_nothing", dataset=blame.name_of(self._dataset))
         return say("loader.made", place=blame.place(self._dataset, task.number, task.index))
+
+    def _how_its_stream_goes_on(self, worker_id: int) -> list[str]:
+        history = self.history(worker_id)
+        if isinstance(self._dataset, IterableDataset) and history.resumes():
+            return [say("loader.stream_resumed", count=history.again())]
+        if isinstance(self._dataset, IterableDataset) and history.again():
+            return [say("loader.stream_read_again", count=history.again())]
+        return []
 
     def _replace(self, worker: Worker, order: Order) -> None:
         """A new worker in the place of this one; none where no process can be had and others can do its work (shared mode)."""

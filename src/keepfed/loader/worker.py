@@ -29,6 +29,7 @@ from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.codec import BatchWriter
 from keepfed.loader.collate import SlotCollate
 from keepfed.loader.notes import Notes
+from keepfed.loader.place import Place
 from keepfed.loader.queues import Ending, ResultQueue, TaskQueue
 from keepfed.loader.tracing import let_trainer_look
 
@@ -74,9 +75,12 @@ def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None
     torch_seam.collate_map()[torch.Tensor] = collate
     if arguments["auto_collation"]:
         arguments = {**arguments, "collate_fn": collate.within(arguments["collate_fn"])}
-    elif job.holes:
+    else:
         arguments = {**arguments, "collate_fn": functools.partial(arguments["collate_fn"])}  # one that nobody else has
     holes = Holes(full_batches=job.full_batches)
+    if torch_seam.is_iterable_kind(arguments["dataset_kind"]) and not torch_seam.is_datapipe(arguments["dataset"]):
+        tasks.place = Place(holes, persistent=arguments["persistent_workers"])
+        torch_seam.on_fetcher(arguments["collate_fn"], tasks.place.begin)
     if job.holes:
         torch_seam.on_fetcher(arguments["collate_fn"], holes.guard)
     try:
