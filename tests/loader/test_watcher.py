@@ -68,6 +68,25 @@ class StickyStream(IterableDataset[Any]):
             yield sample
 
 
+class Locking(Noisy):
+    """Takes a lock of the program's for every sample."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        with lock:
+            return super().__getitem__(index)
+
+
+class LockingStream(IterableDataset[Any]):
+    """The same as a stream."""
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        assert info is not None
+        locking = Locking(24)
+        for number in range(info.id, 24, info.num_workers):
+            yield locking[number]
+
+
 def sleep(folder: Path) -> None:
     """For ever, as far as a test is concerned."""
     del folder
@@ -171,13 +190,11 @@ def test_a_worker_that_provably_cannot_go_on_is_replaced_without_any_setting(
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_lock_that_another_thread_held_at_the_fork_is_found(tmp_path: Path) -> None:
-    def sticks(folder: Path) -> None:
-        del folder
-        with lock:
-            pass
-
+@pytest.mark.parametrize("kind", ["map", "stream"])
+def test_workers_are_forked_anew_where_a_lock_was_held_at_the_fork(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    dataset: Any = Locking() if kind == "map" else LockingStream()
     settings: dict[str, Any] = {"batch_size": 4, "num_workers": 2}
+    expected = undisturbed(dataset, **settings)
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -190,13 +207,20 @@ def test_a_lock_that_another_thread_held_at_the_fork_is_found(tmp_path: Path) ->
     held.wait()
     seed_all(3)
     try:
-        loader = keepfed.DataLoader(Sticky(tmp_path, sticks, {10}), **settings)
+        loader = keepfed.DataLoader(dataset, **settings)
         batches = iter(loader)
     finally:
         release.set()
         thread.join()
-    assert len(list(batches)) == 6
-    assert loader.stats().restarts == 1
+    assert [(describe(batch), random_states()) for batch in batches] == expected
+    assert sum("forked anew" in record.getMessage() for record in caplog.records) == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_batch_that_always_locks_itself_up_ends_the_epoch_and_is_named(tmp_path: Path) -> None:
+    loader = keepfed.DataLoader(Sticky(tmp_path, lock_twice, {10}, always=True), batch_size=4, num_workers=2)
+    with pytest.raises(WorkerDied, match=r"stuck(.|\n)*\[8, 9, 10, 11\]"):
+        run(loader)
 
 
 @pytest.mark.usefixtures("hasty")

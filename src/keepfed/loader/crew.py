@@ -100,7 +100,8 @@ class Crew:
         )
         self.shut_down = self.roster.shut_down
         self._releases = Releases(tally, verify=terms.verify)
-        self._watcher = Watcher(self.roster, terms.requests, self._dataset)
+        renew = functools.partial(Zygote.forked, functools.partial(work, job)) if terms.method == "fork" else None
+        self._watcher = Watcher(self.roster, terms.requests, self._dataset, renew)
         for worker_id in range(terms.plan.num_workers):
             self.roster.add(worker_id)
 

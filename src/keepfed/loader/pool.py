@@ -23,7 +23,7 @@ import signal
 import socket
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from keepfed.errors import LoaderError
@@ -114,6 +114,10 @@ class Worker:
         """Send SIGTERM."""
         self._signal(signal.SIGTERM)
 
+    def wake(self) -> None:
+        """Send SIGCONT: a stopped process heeds nothing but SIGKILL."""
+        self._signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """Send SIGKILL."""
         self._signal(signal.SIGKILL)
@@ -175,6 +179,24 @@ class Pool:
     def barren(self) -> bool:
         """Whether no worker can be added any more, since the zygote was killed and nobody took its place."""
         return not self._zygote.alive()
+
+    def renew(self, fork: Callable[[int], Zygote]) -> None:
+        """Fork workers from a new zygote from now on. Those of the present one die with it.
+
+        `fork(generation)` makes it. An old one that Ctrl-C saves from being told to quit ends when its socket is closed.
+        """
+        old, new = self._zygote, fork(self._zygote.generation + 1)
+        new.fallen = old.pid, None
+        self._unwatch(old.control.fileno())
+        self._unwatch(old.pidfd)
+        self._zygote = new
+        self._watch(new.control.fileno(), None)
+        self._watch(new.pidfd, None)
+        old.quit(GRACE_S)
+
+    def generation(self) -> int:
+        """How many zygotes there were before the present one."""
+        return self._zygote.generation
 
     def fallen(self) -> tuple[int, int | None]:
         """Pid and exit code of the zygote that died last; the code is None where it is not known."""

@@ -17,6 +17,7 @@ import logging
 import os
 import signal
 import weakref
+from collections.abc import Callable
 
 from torch.utils.data import IterableDataset
 
@@ -31,6 +32,7 @@ from keepfed.loader.pinned import bequeath
 from keepfed.loader.pool import Pool, Worker
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
+from keepfed.loader.zygote import Zygote
 from keepfed.policy.order import Order, Task
 from keepfed.text import say
 
@@ -233,6 +235,11 @@ class Roster:
         self.pool().forget(worker)
         if not worker.abandoned:
             self._shelf.put_back(worker.book)
+
+    def renew(self, fork: Callable[[int], Zygote]) -> None:
+        """End all workers together with what they are forked from, and go on with what `fork` makes of the program now."""
+        self._pool.renew(fork)
+        self._told_of_zygote = self._pool.generation()
 
     # ---- what they take ---------------------------------------------------------------------------------------------
 

@@ -8,6 +8,10 @@
                     │                    │                      │
                     └──── its pidfd says that it is dead ───────┴──▶ Roster: a new worker, the batch made again
 
+A lock that another thread of the program held when the zygote was forked is held in everything that is forked from it, and
+nobody is left to release it. So a batch that meets a dead lock for the second time gets workers of a new zygote, forked from
+the program as it is by then.
+
 A process that waits inside the kernel for a device (state D) cannot be killed, and may still write into its region when it
 comes back. It is left alone: nobody waits for it, and its region is never used again.
 
@@ -18,6 +22,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from keepfed.errors import WorkerStuck
@@ -28,6 +34,7 @@ from keepfed.loader import blame
 from keepfed.loader.pool import Worker
 from keepfed.loader.requests import Requests
 from keepfed.loader.roster import Roster
+from keepfed.loader.zygote import Zygote
 from keepfed.policy.order import Order, Task
 from keepfed.policy.watchdog import Pulse, Verdict, Watchdog
 from keepfed.text import say
@@ -39,6 +46,8 @@ GRACE_S = 1.0
 """How long a stuck worker may take to end after SIGTERM: files that it has half written may be closed by then."""
 ABANDON_S = 5.0
 """How long after SIGKILL a worker that is still there is taken to wait in the kernel."""
+RENEWED_AT = (2, 3)
+"""The how manieth dead lock of a batch gets it workers of a new zygote. After that the batch is to blame."""
 PHASES = {
     Phase.STARTING: "loader.phase_starting",
     Phase.IDLE: "loader.phase_idle",
@@ -52,15 +61,21 @@ PHASES = {
 class Watcher:
     """Looks after the workers of one crew."""
 
-    def __init__(self, roster: Roster, requests: Requests, dataset: object) -> None:
-        """`requests` say when a worker is stuck and what is done then; the dataset is named in messages."""
-        self._roster, self._dataset = roster, dataset
+    def __init__(
+        self, roster: Roster, requests: Requests, dataset: object, fork: Callable[[int], Zygote] | None = None
+    ) -> None:
+        """`requests` say when a worker is stuck and what is done then; the dataset is named in messages.
+
+        `fork(generation)` makes another zygote from the program as it is; None where workers are not forked from it.
+        """
+        self._roster, self._dataset, self._fork = roster, dataset, fork
         self._dog = Watchdog(requests.stall_timeout_s, requests.on_stall)
         self.finished = self._dog.finished
         self.slice_s = min(SLICE_S, (requests.stall_timeout_s or SLICE_S) / 4)
         """How long the crew may wait before it looks again."""
         self._last_s = 0.0
         self._ending: dict[int, tuple[float, bool]] = {}  # serial -> when it was told to end, and whether by SIGKILL
+        self._locked: Counter[tuple[int, int]] = Counter()  # epoch and number of batches that met a dead lock
 
     def begin(self) -> None:
         """The program begins to wait."""
@@ -100,10 +115,26 @@ class Watcher:
         if verdict.action == "warn" or not worker.is_up:
             logger.warning(say("loader.stuck_waits", said=said))
             return
+        if verdict.proof == "lock" and self._renewed(order, epoch, worker, said):
+            return
         logger.warning(say("loader.stuck_replaced", said=said))
         worker.last_words = say("loader.was_stuck")
         self._ending[worker.serial] = time.monotonic(), False
         worker.terminate()
+        if verdict.proof == "stopped":
+            worker.wake()
+
+    def _renewed(self, order: Order, epoch: int, worker: Worker, said: str) -> bool:
+        """Whether this batch met a dead lock before, and all workers were forked anew because of that: twice at most."""
+        task = _in_hand(worker, order, epoch, self._roster.heartbeat(worker))
+        if task is None or self._fork is None:
+            return False
+        self._locked[epoch, task.number] += 1
+        if self._locked[epoch, task.number] not in RENEWED_AT:
+            return False
+        logger.warning(say("loader.stuck_renewed", said=said))
+        self._roster.renew(self._fork)
+        return True
 
     def _press(self, worker: Worker, now_s: float) -> None:
         """This worker was told to end, and is still there."""

@@ -68,10 +68,10 @@ def supported() -> bool:
 class Zygote:
     """The trainer's handle on its zygote, and on those that take its place."""
 
-    def __init__(self, control: socket.socket, pid: int = 0, pidfd: int = -1) -> None:
+    def __init__(self, control: socket.socket, pid: int = 0, pidfd: int = -1, generation: int = 0) -> None:
         """`pid` and `pidfd` are told later by one that has yet to hatch."""
         self.control = control
-        self._present = 0, pid, pidfd
+        self._present = generation, pid, pidfd
         self.fallen: tuple[int, int | None] = 0, None
         """Pid and exit code of the zygote before this one; the code is None where somebody else took it."""
         self._given_up = False
@@ -82,7 +82,7 @@ class Zygote:
         self._inbox: deque[tuple[Any, ...]] = deque()
 
     @classmethod
-    def forked(cls, main: WorkerMain) -> Zygote:
+    def forked(cls, main: WorkerMain, generation: int = 0) -> Zygote:
         """Fork one. `main(worker_id, end, region)` is what workers will run; it and all it refers to are frozen now."""
         control, theirs = control_pair()
         trainer_pid = os.getpid()
@@ -93,10 +93,10 @@ class Zygote:
         pid = os.fork()
         if pid == 0:
             control.close()
-            ZygoteProcess(theirs, trainer, trainer_pid, main).run()
+            ZygoteProcess(theirs, trainer, trainer_pid, main, generation).run()
         theirs.close()
         os.close(trainer)
-        return cls(control, pid, os.pidfd_open(pid))
+        return cls(control, pid, os.pidfd_open(pid), generation)
 
     @property
     def generation(self) -> int:

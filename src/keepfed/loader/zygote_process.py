@@ -37,13 +37,15 @@ WorkerMain = Callable[[int, WorkerEnd, Region], None]
 class ZygoteProcess:
     """The zygote's own side. Never returns to the program's code that it was forked from."""
 
-    def __init__(self, control: socket.socket, trainer: int, trainer_pid: int, main: WorkerMain) -> None:
+    def __init__(
+        self, control: socket.socket, trainer: int, trainer_pid: int, main: WorkerMain, generation: int = 0
+    ) -> None:
         """`trainer` is a pidfd."""
         self._control = control
         self._trainer = trainer
         self._trainer_pid = trainer_pid
         self._main = main
-        self._generation = 0
+        self._generation = generation
         self._children: dict[int, tuple[int, int]] = {}  # pidfd -> serial, pid
         self._understudy: tuple[int, int] | None = None  # pidfd, pid
         self._understudy_due_s = 0.0
