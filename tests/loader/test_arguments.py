@@ -249,6 +249,8 @@ def test_the_program_itself_has_no_worker_info() -> None:
         ({"max_skipped": 3}, "on_error="),
         ({"memory_limit": 0}, "memory_limit=0"),
         ({"memory_limit": 1.5}, "memory_limit=1.5"),
+        ({"memory_limit": 20 << 20, "num_workers": 2}, f"memory_limit={20 << 20}: 2 workers take {32 << 20} bytes"),
+        ({"memory_limit": 10 << 20, "num_workers": "auto"}, f"{16 << 20} bytes"),
     ],
     ids=str,
 )
@@ -269,6 +271,10 @@ def test_our_own_keywords_are_found_on_a_loader_that_was_rebuilt_from_the_attrib
     assert requests_of(pickle.loads(pickle.dumps(rebuilt))) == expected
     again = keepfed.DataLoader(ours.dataset, num_workers=ours.num_workers, on_stall="raise")
     assert requests_of(again) == dataclasses.replace(expected, on_stall="raise")
+
+
+def test_a_memory_limit_without_workers_has_nothing_to_limit() -> None:
+    assert len(list(keepfed.DataLoader(Numbers(4), memory_limit=1))) == 4
 
 
 def test_a_loader_of_torchs_asks_for_nothing_of_ours() -> None:

@@ -14,7 +14,9 @@ import pytest
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from keepfed.host.headroom import Headroom, MemoryGauge
 from keepfed.loader import (
+    budget,
     channel,
     control,
     crew,
@@ -22,6 +24,7 @@ from keepfed.loader import (
     delivery,
     epoch,
     lease,
+    memory,
     mover,
     pinned,
     pool,
@@ -34,7 +37,7 @@ from keepfed.loader.epoch import EpochIter
 from keepfed.loader.stats import Tally
 from keepfed.loader.terms import Terms
 from keepfed.plan import Plan
-from keepfed.policy import gate, order
+from keepfed.policy import gate, governor, order
 from tests.loader.fake_gpu import CopyingGpu, FakeGpu, leave, plug_in
 from tests.loader.interrupting import Interrupter
 
@@ -165,6 +168,23 @@ def test_ctrl_c_at_any_line_of_next_loses_and_repeats_no_batch(make: Callable[[M
 @pytest.mark.leaves("descriptors", reason="an interrupt just before os.close costs that one; closing twice is worse")
 def test_ctrl_c_while_a_worker_is_replaced_loses_and_repeats_no_batch() -> None:
     assert go_through(shared(Mixed()), deaths=True) <= AT_THE_VERY_RETURN
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # as above, when workers come back
+@pytest.mark.leaves("descriptors", reason="as above")
+@pytest.mark.parametrize("make", [fixed, shared])
+def test_ctrl_c_while_memory_comes_and_goes_loses_and_repeats_no_batch(
+    make: Callable[[Mixed], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full, empty = Headroom(1 << 20, 1 << 20, None, "/full"), Headroom(0, 1 << 50, None, "/empty")
+    found = itertools.cycle([full, full, empty])
+    monkeypatch.setattr(MemoryGauge, "read", lambda _: next(found))
+    monkeypatch.setattr(memory, "LOOK_S", 0.0)
+    monkeypatch.setattr(memory, "COST_SHARE", 0)
+    monkeypatch.setattr(governor, "CALM_S", 0.0)
+    monkeypatch.setattr(governor, "PROBATION_S", 0.0)
+    files = {*FILES, memory.__file__, governor.__file__, budget.__file__}
+    assert go_through(make(Mixed(150)), files=files, batches=150) <= AT_THE_VERY_RETURN
 
 
 class PromptGpu(CopyingGpu):

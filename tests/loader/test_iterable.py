@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader as TorchDataLoader
 
 import keepfed.loader.api as keepfed
 from keepfed.loader.epoch import EpochIter
-from tests.loader.processes import watching
+from tests.loader.processes import wait_until, watching
 from tests.loader.side_by_side import Diary, assert_same, diary_of
 
 LoaderClass = type[TorchDataLoader[Any]]
@@ -123,6 +123,21 @@ def test_an_epoch_that_was_left_half_way_is_the_same_and_so_is_the_next(read: in
         diary.read(loader)
 
     assert_same(program)
+
+
+def test_an_epoch_that_was_left_before_the_turn_of_an_end_that_has_come_can_be_followed_by_another() -> None:
+    """The third task is the first worker's second, and its answer is "no more"; the program has read one batch."""
+    loader = keepfed.DataLoader(Shard(2), batch_size=None, num_workers=2, prefetch_factor=3, persistent_workers=True)
+    iterator: Any = iter(loader)
+    next(iterator)
+    wait_until(lambda: _end_is_here(iterator._crew), "no end came")
+    assert list(loader) == list(loader) == [0, 1]
+
+
+def _end_is_here(crew: Any) -> bool:
+    crew.roster.pool().hear(0.1)
+    crew._take_in()
+    return any(task.ends for task in crew._order.tasks.values())
 
 
 def test_streams_of_spawned_workers_are_the_same() -> None:

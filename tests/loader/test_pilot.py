@@ -20,6 +20,7 @@ from keepfed.loader.ranks import Agreement, Waits
 from keepfed.plan import LoaderId, Plan
 from keepfed.policy.controller import Hold, JudgedMove, Move, Reason
 from keepfed.policy.controller import Settled as Verdict
+from keepfed.policy.governor import Rung
 from keepfed.policy.window import Observation
 from keepfed.profile import HostProfile, LoaderProfile, Profile, write_profile
 from tests.loader.steered import Steered, steered
@@ -35,6 +36,7 @@ class Iterated:
         self.plan, self.fetch_s = plan, fetch_s
         self.now_s = 100.0
         self.open, self.refusal = False, ""
+        self.allowed: Rung | None = None
         self.changes: list[Plan] = []
         self.broken = False
 
@@ -70,6 +72,9 @@ class Iterated:
 
     def transport_bytes(self) -> int:
         return 5000
+
+    def memory_allowed(self) -> Rung | None:
+        return self.allowed
 
 
 class Scripted:
@@ -184,6 +189,26 @@ def test_the_real_controller_finds_its_way_from_one_worker(host: Steered) -> Non
     assert settled.limited_by == "step"
     assert pilot.plan == settled.plan
     assert pilot._session.agreement.announced(LOADER) == settled.plan
+
+
+def test_while_memory_allows_less_the_controller_stays_within_that_and_then_looks_again(host: Steered) -> None:
+    pilot = pilot_of(host, Plan(1))
+    iterated = Iterated(pilot.plan)
+    iterated.train(pilot, 100)
+    assert pilot.plan.num_workers >= 4
+    iterated.allowed = Rung(2, 2)
+    iterated.train(pilot, 200)
+    assert pilot.plan == iterated.plan == Plan(2, 1)
+    iterated.allowed = None
+    iterated.train(pilot, 200)
+    assert pilot.plan.num_workers >= 4
+
+
+def test_a_memory_limit_bounds_what_is_planned(host: Steered) -> None:
+    limited = Pilot(LOADER, 8, ONE, host.fleet._session, memory_limit_bytes=100 << 20)
+    assert limited._bounds.memory_bytes == pytest.approx(90 << 20, rel=0.01)
+    boundless = Pilot(LOADER, 8, ONE, host.fleet._session, memory_limit_bytes=1 << 60)
+    assert boundless._bounds.memory_bytes == pilot_of(host)._bounds.memory_bytes
 
 
 def test_nothing_is_told_or_judged_while_it_is_open_whether_workers_may_be_used(host: Steered) -> None:

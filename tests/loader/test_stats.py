@@ -51,7 +51,8 @@ def test_a_snapshot_cannot_be_changed() -> None:
 def test_the_fields_are_the_documented_ones() -> None:
     assert [field.name for field in dataclasses.fields(LoaderStats)] == [
         "batches", "samples", "elapsed_s", "wait_s", "step_s", "batch_s", "epochs", "epoch_s", "workers",
-        "prefetch_factor", "restarts", "redone_batches", "bytes", "skipped", "skipped_indices", "fallback", "held", "plan",
+        "prefetch_factor", "restarts", "redone_batches", "bytes", "skipped", "skipped_indices", "memory_bytes",
+        "limited_by_memory", "fallback", "held", "plan",
     ]  # fmt: skip
 
 

@@ -204,8 +204,6 @@ def test_pressure_alone_keeps_the_way_up_closed() -> None:
 def test_a_loader_of_no_weight_is_left_alone() -> None:
     world = World(100 * GIB, Rung(4, 8), 16 * MIB, 64 * MIB, lambda _: 99.5 * GIB)
     assert world.run(100) == []
-    full = Reading(0.0, 100 * GIB, 100 * GIB, GIB)
-    assert full.slots_bytes(GIB) is None
 
 
 def test_a_large_machine_in_use_is_not_short_of_memory() -> None:

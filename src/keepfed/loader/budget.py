@@ -12,6 +12,7 @@ to more than there is. So all of them share:
                                                        └──▶ each task tells its worker how much it may take now
 
 What a loader holds beyond its new part it gives up in its own next batches; until then a newcomer gets what is there.
+A loader with a memory limit of its own, or on a host that is running out of memory, gets less than its part (memory.py).
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class Account:
         """Of one worker's slots, what the program may hold; past that batches are copied at delivery."""
         self.fair_bytes = 0
         """All slots of one worker together, once every other loader keeps to its part."""
+        self.limit_bytes: int | None = None
+        """What all slots of this crew may take, where that is less than its part."""
         self._budget = budget
         self._now_bytes = 0
 
@@ -84,6 +87,12 @@ class Account:
         """The epoch is over: the others may have this part."""
         self.rested_in = threading.get_ident()
         self._budget.rest(self)
+
+    def limit(self, nbytes: int | None) -> None:
+        """All slots of this crew may take so much together, however large its part is; None for its part."""
+        if nbytes != self.limit_bytes:
+            self.limit_bytes = nbytes
+            self._budget.divide()
 
     def resize(self, workers: int) -> None:
         """So many workers take tasks from now on."""
@@ -155,8 +164,11 @@ class Budget:
         workers = sum(account.workers for account in active)
         total = max(0, self._total - sum(shelf.bytes_in_use() for shelf in self._idle()))
         for account in active:
-            account.held_bytes = int(total * HELD_SHARE / workers)
-            account.fair_bytes = int(total * (HELD_SHARE + MOVING_SHARE) / workers)
+            part = total * (HELD_SHARE + MOVING_SHARE) / workers
+            if account.limit_bytes is not None:
+                part = min(part, account.limit_bytes / account.workers)
+            account.held_bytes = int(part * HELD_SHARE / (HELD_SHARE + MOVING_SHARE))
+            account.fair_bytes = int(part)
 
     def free_for(self, account: Account) -> int:
         """What the other loaders leave of the budget at this moment."""

@@ -16,11 +16,14 @@ from typing import Any, Self
 import torch
 from torch.utils.data import IterableDataset
 
-from keepfed.errors import WrongType
+from keepfed.errors import UsageError, WrongType
 from keepfed.host.facts import read_host
 from keepfed.host.gpu import skip_gpus
 from keepfed.loader.requests import NOTHING, Requests, asked
 from keepfed.text import say
+
+LEAST_WORKER_BYTES = 16 << 20
+"""What a worker takes for itself before it has made anything: 13 MB were measured after the first batches of numbers."""
 
 
 class WorkerCount(int):
@@ -50,18 +53,28 @@ def count_of(num_workers: Any, dataset: object = None, keywords: Mapping[str, An
 
     "auto" is one worker for an iterable dataset: whether it gives every worker another share cannot be seen from outside,
     and if it does not, every further worker repeats all samples. Raises WrongType for a string other than "auto",
-    and UsageError as `asked` does for the other keywords.
+    and UsageError as `asked` does for the other keywords, and for a memory limit that so many workers cannot keep.
     """
     before = num_workers.requests if isinstance(num_workers, WorkerCount) else NOTHING  # of another loader
     requests = asked(keywords or {}, before)
     if not isinstance(num_workers, str | Integral):
         return num_workers
     if not isinstance(num_workers, str):
+        _require_room(requests, int(num_workers))
         return WorkerCount(int(num_workers), requests)
     if num_workers != "auto":
         raise WrongType(say("loader.bad_workers", value=num_workers), next_step=say("loader.bad_workers_next"))
+    _require_room(requests, 1)
     requests = dataclasses.replace(requests, auto=True)
     return WorkerCount(1, requests) if isinstance(dataset, IterableDataset) else WorkerCount.first_guess(requests)
+
+
+def _require_room(requests: Requests, workers: int) -> None:
+    """A limit below what workers take before they have made anything cannot be kept, whatever is given up later."""
+    limit, floor = requests.memory_limit_bytes, workers * LEAST_WORKER_BYTES
+    if limit is not None and limit < floor:
+        facts = {"limit": limit, "workers": workers, "floor": floor, "each": LEAST_WORKER_BYTES >> 20}
+        raise UsageError(say("loader.memory_too_little", **facts), next_step=say("loader.memory_too_little_next"))
 
 
 def _revived(count: int, requests: dict[str, Any]) -> WorkerCount:

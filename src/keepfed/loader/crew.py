@@ -32,6 +32,7 @@ from keepfed.loader.delivery import Delivery
 from keepfed.loader.descriptors import make_sure_of
 from keepfed.loader.draws import batch_seed
 from keepfed.loader.listener import Listener
+from keepfed.loader.memory import MemoryWatch
 from keepfed.loader.pool import Pool, Worker
 from keepfed.loader.releases import Releases, give_back, unpin
 from keepfed.loader.roster import Roster
@@ -100,6 +101,7 @@ class Crew:
         )
         self.shut_down = self.roster.shut_down
         self._releases = Releases(tally, verify=terms.verify)
+        self.memory = MemoryWatch(terms, tally, self.roster, shelf, self._account, self._dataset)
         renew = functools.partial(Zygote.forked, functools.partial(work, job)) if terms.method == "fork" else None
         self._watcher = Watcher(self.roster, terms.requests, self._dataset, renew)
         for worker_id in range(terms.plan.num_workers):
@@ -131,6 +133,7 @@ class Crew:
         self._delivery.begin_epoch()
         workers = self.roster.taking_tasks()
         self._order = Order(self.terms.fixed, self.terms.in_order, self.plan.prefetch_factor, workers)
+        self._order.at_most = self.memory.at_most
         self._indices = indices
         self._numbers = itertools.count()
         self._drawn: deque[tuple[Any, int]] = deque()
@@ -147,7 +150,7 @@ class Crew:
         """
         self._order.at_most = 0
         with contextlib.suppress(Exception):  # an index that cannot be pickled, as next() has said
-            self._dispatch()
+            self._send()
 
     def ask(self, number: int, index: Any, states: Any) -> None:
         """Make one batch from these random states; its `answer` is for whoever asked, not for the program."""
@@ -306,6 +309,11 @@ class Crew:
             self._drawn.popleft()
 
     def _dispatch(self) -> None:
+        if self.memory.look(self.plan, self._order):
+            self._tell_short()
+        self._send()
+
+    def _send(self) -> None:
         while (next_to_send := self._order.next_to_send()) is not None:
             task, worker_id = next_to_send
             worker = self._workers()[worker_id]
@@ -336,6 +344,14 @@ class Crew:
         for worker in self._workers().values():
             idle = worker.book.idle()
             worker.end.send("rest", idle)
+            worker.book.told(idle)
+
+    def _tell_short(self) -> None:
+        """Tell workers what they may take, and what came back: while tasks are held back, none may come for long."""
+        self._releases.collect(self._workers().values())
+        for worker in self._workers().values():
+            idle = worker.book.idle()
+            worker.end.send("short", idle, self._account.allowance_bytes())
             worker.book.told(idle)
 
     def _random_state(self, task: Task) -> Any:
@@ -412,8 +428,7 @@ class Crew:
             raise LoaderError(say("loader.fixed_count"))
         if not 1 <= plan.num_workers <= self.terms.max_workers:
             raise ValueError(f"num_workers={plan.num_workers}: expected 1 to {self.terms.max_workers}")
-        self.roster.resize(plan.num_workers, self._order)
-        self._account.resize(plan.num_workers)
+        self.memory.follow(plan, self._order)
         self.plan = self.tally.plan = plan
         self._order.prefetch = plan.prefetch_factor
         self._dispatch()

@@ -25,6 +25,7 @@ from keepfed.loader.shelf import Shelf, shelf_of
 from keepfed.loader.stats import Tally
 from keepfed.loader.terms import Terms
 from keepfed.plan import Plan
+from keepfed.policy.governor import Rung
 from keepfed.text import say
 
 
@@ -157,6 +158,10 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
     def transport_bytes(self) -> int:
         """Memory that the batches in preparation and in the program's hands take."""
         return self._crew.roster.transport_bytes()
+
+    def memory_allowed(self) -> Rung | None:
+        """What is left of the plan, since memory is short; None while that is all of it."""
+        return self._crew.memory.allowed
 
     def _own(self) -> None:
         if os.getpid() != self._owner_pid:

@@ -79,7 +79,14 @@ class Fleet:
         if pilot is None:
             if requests_of(loader).auto and not held:
                 asked = self._session.cores.first_guess(asked)
-            pilot = self._pilots[name] = Pilot(name, loader.batch_size, asked, self._session, held=held)
+            pilot = self._pilots[name] = Pilot(
+                name,
+                loader.batch_size,
+                asked,
+                self._session,
+                held=held,
+                memory_limit_bytes=requests_of(loader).memory_limit_bytes,
+            )
             if not self._session.reports:  # with a run folder the launcher says it
                 self._say_what_changes(loader, asked, held)
         adopt_tally(loader, pilot.tally)

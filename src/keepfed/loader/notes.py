@@ -32,6 +32,7 @@ COST_SHARE = 100
 """A note is written when the work since the last one took so many times as long as writing it."""
 _IN_HAND = struct.Struct("<qq")  # epoch, number of the batch
 _FRAME = struct.Struct("<qqq")  # number, the number again once the bytes are whole, their length
+_WEIGHT = struct.Struct("<qqq")
 _NOTHING = -1
 
 
@@ -44,13 +45,24 @@ class Noted(NamedTuple):
     """Where the stream stands (place.py); empty where it is at the beginning of an epoch, or is no stream."""
 
 
+class Weight(NamedTuple):
+    """What one worker takes (weight.py)."""
+
+    private_bytes: int
+    """Its own pages: all that goes when it goes, but for its batches."""
+    anonymous_bytes: int
+    """Those, and the ones that it shares with the trainer since the fork; 0 when it has not been weighed."""
+    copied_bytes: int
+    """Pages of the trainer's that it has written to, and has a copy of since."""
+
+
 class Notes:
     """The page of one worker: it writes, and after its death the trainer reads."""
 
     def __init__(self, memory: memoryview) -> None:
         """`memory` is shared by worker and trainer, with room for two notes of 11 KB, and for what streams say of themselves."""
         self._memory = memory
-        self._half = (len(memory) - _IN_HAND.size) // 2
+        self._half = (len(memory) - _IN_HAND.size - _WEIGHT.size) // 2
         self._worked_s = 0.0
         self._cost_s = 0.0
         self._next = 0
@@ -60,6 +72,7 @@ class Notes:
     def clear(self) -> None:
         """Forget what another worker noted here."""
         self.nothing_in_hand()
+        self.weighed(Weight(0, 0, 0))
         for start in (0, self._half):
             _FRAME.pack_into(self._memory, start, 0, _NOTHING, 0)
 
@@ -75,6 +88,14 @@ class Notes:
         """Epoch and number of the batch that the worker makes; (-1, -1) when it makes none."""
         epoch, number = _IN_HAND.unpack_from(self._memory, 2 * self._half)
         return epoch, number
+
+    def weighed(self, weight: Weight) -> None:
+        """The worker has weighed itself."""
+        _WEIGHT.pack_into(self._memory, 2 * self._half + _IN_HAND.size, *weight)
+
+    def weight(self) -> Weight:
+        """What the worker took when it last weighed itself. Not whole when it is read in the middle: good enough here."""
+        return Weight(*_WEIGHT.unpack_from(self._memory, 2 * self._half + _IN_HAND.size))
 
     def thing_done(self, number: int, seconds: float, stream: Callable[[], bytes] | None = None) -> None:
         """The worker finished the `number`-th thing that it was told to do, which took this long.

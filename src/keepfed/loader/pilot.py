@@ -34,6 +34,7 @@ from keepfed.plan import LoaderId, Plan
 from keepfed.policy import controller as policy
 from keepfed.policy.controller import Controller, Decision
 from keepfed.policy.cost import Bounds
+from keepfed.policy.governor import RESERVE_SHARE, Rung
 from keepfed.policy.window import Observation, WindowBuilder
 from keepfed.profile import Match
 from keepfed.text import say
@@ -44,23 +45,35 @@ PATIENCE_WINDOWS = 3
 WARM_BATCHES = 3
 """Batches after which a new worker counts as warm: the first ones fill its caches and map its memory."""
 MAX_PREFETCH = 8
+RESERVED = 1 - RESERVE_SHARE
+"""Of a memory limit that the program gave: above, the governor takes back what is planned."""
 _UNKNOWN_MEMORY_BYTES = 4 << 30
 
 
-def ceiling(facts: HostFacts, asked: Plan) -> Bounds:
-    """What a loader that asks for `asked` may use on this host."""
+def ceiling(facts: HostFacts, asked: Plan, limit_bytes: int | None = None) -> Bounds:
+    """What a loader that asks for `asked` may use on this host, and of it so much memory."""
     cores = facts.cores.value or 1.0
     workers = most_workers(asked.num_workers, cores)
     memory = (facts.memory_available_bytes or _UNKNOWN_MEMORY_BYTES) / max(1, facts.ranks.count)
+    memory = 0.8 * memory if limit_bytes is None else min(0.8 * memory, RESERVED * limit_bytes)
     outstanding = max(workers * 4, asked.num_workers * asked.prefetch_factor)
     return Bounds(
         0 if asked.num_workers == 0 else 1,
         workers,
         cores,
-        0.8 * memory,
+        memory,
         max_prefetch=max(MAX_PREFETCH, asked.prefetch_factor),
         max_outstanding=outstanding,
     )
+
+
+def within(bounds: Bounds, allowed: Rung | None) -> Bounds:
+    """These bounds, while memory allows no more than this."""
+    if allowed is None:
+        return bounds
+    workers = max(bounds.min_workers, min(bounds.max_workers, allowed.workers))
+    prefetch = min(bounds.max_prefetch, max(1, allowed.batches // max(1, workers)))
+    return replace(bounds, max_workers=workers, max_prefetch=prefetch)
 
 
 def _only(asked: Plan, facts: HostFacts) -> Bounds:
@@ -77,7 +90,14 @@ class Pilot:
     """Steers one loader."""
 
     def __init__(
-        self, loader: LoaderId, batch_size: int | None, asked: Plan, session: Session, *, held: str = ""
+        self,
+        loader: LoaderId,
+        batch_size: int | None,
+        asked: Plan,
+        session: Session,
+        *,
+        held: str = "",
+        memory_limit_bytes: int | None = None,
     ) -> None:
         """Take over the loader; says so in the run folder. `held`: why it is measured and never moved, if so."""
         self.loader = loader
@@ -85,7 +105,7 @@ class Pilot:
         self.shelf = Shelf()
         self.asked = asked
         self._session = session
-        self._bounds = _only(asked, session.facts) if held else ceiling(session.facts, asked)
+        self._bounds = _only(asked, session.facts) if held else ceiling(session.facts, asked, memory_limit_bytes)
         self._use = session.cores.join()
         match = session.plan_of(loader) if not held else None
         self.plan = self._bounds.clamp(match.plan) if match is not None else asked
@@ -100,7 +120,7 @@ class Pilot:
         self._began_s = time.monotonic()
         self._before: tuple[float, float] | None = None
         self._announced = 0
-        self._settled = self._lost = False
+        self._settled = self._lost = self._short = False
         self._held, self.tally.held = bool(held), held
         self.refused = held
         """Why the worker count stays what the program asks for; empty while it may be changed."""
@@ -213,7 +233,10 @@ class Pilot:
         if iterator.undecided():
             return
         there = len(iterator.active_workers())
-        if 0 < there < window.plan.num_workers and not self._held:  # processes that could not be had
+        allowed = iterator.memory_allowed()
+        if (
+            0 < there < window.plan.num_workers and not self._held and allowed is None
+        ):  # processes that could not be had
             window = replace(window, plan=replace(window.plan, num_workers=there))
         agreement = self._session.agreement
         if agreement.decides:
@@ -233,8 +256,15 @@ class Pilot:
             self._follow(iterator)
             return
         if not self.refused:
-            self._controller.bounds = self._session.cores.bounds(self._bounds, self.asked, self._use)
+            self._bound(within(self._session.cores.bounds(self._bounds, self.asked, self._use), allowed), allowed)
         self._carry_out(self._controller.observe(window), iterator)
+
+    def _bound(self, bounds: Bounds, allowed: Rung | None) -> None:
+        """What may be chosen from now on. Once memory is there again the search begins anew: nothing else would tell it so."""
+        if self._short and allowed is None:
+            self._controller, self._announced = Controller(self.plan, bounds), 0
+        self._short = allowed is not None
+        self._controller.bounds = bounds
 
     def _with_others(self, window: Observation) -> Observation | None:
         """This window as the rank saw it that waited most; None while the others have not measured this plan yet."""

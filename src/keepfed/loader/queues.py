@@ -27,13 +27,15 @@ from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.codec import EMPTY, BatchWriter, Encoded, encode
 from keepfed.loader.notes import Notes
 from keepfed.loader.place import Place
+from keepfed.loader.weight import Scales
 from keepfed.text import say
 
 if TYPE_CHECKING:
     from keepfed.loader.worker import WorkerJob
 
 REST_S = 1.0
-"""A worker that has had nothing to do for so long after an epoch gives the pages of its free slots back."""
+"""A worker that has had nothing to do for so long after an epoch, or while memory is short, gives the pages of its free slots
+back."""
 
 
 class Ending:
@@ -61,6 +63,7 @@ class TaskQueue:
         self._notes = notes
         self.pulse = pulse
         """Where this worker says what it is doing."""
+        self._scales = Scales(notes)
         self._fixed = not job.shared
         self._stream = torch_seam.is_iterable_kind(job.loop_arguments.get("dataset_kind"))
         arguments = job.loop_arguments
@@ -141,6 +144,7 @@ class TaskQueue:
         """The task in hand is done; it `went_on` if that was by a batch and not by an exception or the end of a stream."""
         self._notes.nothing_in_hand()
         self.pulse.done()
+        self._scales.perhaps_weigh()
         if self._fixed and not self._stream:
             self._notes.thing_done(self._things, time.perf_counter() - self.started_s)
         elif self.place is not None and went_on:
@@ -217,9 +221,11 @@ class TaskQueue:
         elif kind == "release":
             self._released.extend(rest[0])
             self._hurried = not rest[0]
-        elif kind == "rest":
+        elif kind in {"rest", "short"}:
             self._released.extend(rest[0])
             self._resting = True
+            if kind == "short" and self.slots is not None:
+                self.slots.allow(rest[1])
         elif kind == "unpinned":
             self._unpinned[rest[0]] = rest[1]
         elif kind == "quit":

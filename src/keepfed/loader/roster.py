@@ -27,11 +27,12 @@ from keepfed.loader import blame
 from keepfed.loader.beats import Rows
 from keepfed.loader.descriptors import explained
 from keepfed.loader.history import History
-from keepfed.loader.notes import Notes
+from keepfed.loader.notes import Notes, Weight
 from keepfed.loader.pinned import bequeath
 from keepfed.loader.pool import Pool, Worker
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
+from keepfed.loader.weight import weight_of
 from keepfed.loader.zygote import Zygote
 from keepfed.policy.order import Order, Task
 from keepfed.text import say
@@ -243,10 +244,14 @@ class Roster:
 
     # ---- what they take ---------------------------------------------------------------------------------------------
 
+    def weights(self) -> list[Weight]:
+        """What each worker alive takes."""
+        return [weight_of(worker) for worker in self.pool().workers.values() if not worker.gone]
+
     def worker_bytes(self) -> float:
-        """Private memory of one worker, mean over those alive (RssAnon of proc(5): copied pages and their own)."""
-        found = [_private_bytes(worker.pid) for worker in self.pool().workers.values() if worker.pid is not None]
-        return sum(found) / max(1, len(found))
+        """Private memory of one worker, mean over those alive."""
+        found = self.weights()
+        return sum(weight.private_bytes for weight in found) / max(1, len(found))
 
     def transport_bytes(self) -> int:
         """Memory that the batches in preparation and in the program's hands take."""
@@ -263,14 +268,6 @@ def _shut_down(pool: Pool, shelf: Shelf) -> None:
         if worker not in dead and worker.book.region.pins is not None and pool.owner_pid == os.getpid():
             worker.book.abandon()
             bequeath(worker.book)
-
-
-def _private_bytes(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
-            return next((int(line.split()[1]) << 10 for line in status if line.startswith("RssAnon:")), 0)
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _how_it_died(worker: Worker) -> str:

@@ -42,6 +42,10 @@ class LoaderStats:
     """Samples that were left out because their making raised (on_error="skip"), over all epochs."""
     skipped_indices: tuple[Any, ...]
     """Indices of the last hundred of them; of an iterable dataset, their places in what one worker read."""
+    memory_bytes: int
+    """What workers and batches took when last looked at; 0 before that."""
+    limited_by_memory: str
+    """Why fewer batches or workers than planned are under way now, so that throughput may have fallen; empty while all are."""
     fallback: str
     """Why torch's own iterator runs this loader; empty when it does not."""
     held: str
@@ -92,6 +96,10 @@ class Tally:
     skips: Skips = _NONE_SKIPPED
     edited: int = 0
     told_of_nothing: bool = False
+    memory_bytes: int = 0
+    limited_by_memory: str = ""
+    told_of_memory: bool = False
+    told_of_copies: bool = False
     fallback: str = ""
     held: str = ""
     plan: Plan | None = None
@@ -136,6 +144,8 @@ class Tally:
             bytes=self.bytes,
             skipped=self.skips.count,
             skipped_indices=self.skips.last,
+            memory_bytes=self.memory_bytes,
+            limited_by_memory=self.limited_by_memory,
             fallback=self.fallback,
             held=self.held,
             plan=self.plan,

@@ -35,6 +35,7 @@ from keepfed.loader.fallback import start_method
 from keepfed.loader.single import SingleIter
 from keepfed.loader.trial import trial_of
 from keepfed.plan import Plan
+from keepfed.policy.governor import Rung
 
 if TYPE_CHECKING:
     from keepfed.loader.pilot import Pilot
@@ -242,6 +243,10 @@ class ZeroIter(SingleIter):
     def worker_bytes(self) -> float:
         """Private memory of one worker."""
         return self._trial.crew.roster.worker_bytes() if self._with_crew else 0.0
+
+    def memory_allowed(self) -> Rung | None:
+        """What is left of the plan, since memory is short; None while that is all of it."""
+        return self._trial.crew.memory.allowed if self._with_crew else None
 
     def transport_bytes(self) -> int:
         """Memory that the batches in preparation and in the program's hands take."""

@@ -84,9 +84,9 @@ class Reading:
         """Whether it would help if this loader took less."""
         return self.own_bytes >= MATTERS_SHARE * self.limit_bytes
 
-    def slots_bytes(self, transport_bytes: int) -> int | None:
-        """What batches may take, of which `transport_bytes` are in use; None for as much as they like."""
-        return max(0, transport_bytes + self.high_bytes - self.used_bytes) if self.matters else None
+    def slots_bytes(self, transport_bytes: int) -> int:
+        """What batches may take so that use stays below the high mark; `transport_bytes` of it they take now."""
+        return max(0, transport_bytes + self.high_bytes - self.used_bytes)
 
 
 @dataclass(frozen=True, slots=True)
