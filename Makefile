@@ -18,12 +18,13 @@ TEST_PACKAGES := hypothesis pytest pytest-timeout psutil
 VERIFIED := $(patsubst %,tests/loader/test_%.py,verify ownership equal_to_torch batch_types redo iterable pinned faults)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-verify test-frameworks test-matrix test-torch lint format changelog
+.PHONY: help demo test soak test-verify test-frameworks test-matrix test-torch lint format changelog
 .NOTPARALLEL:
 
 help:
 	@echo "make demo         tune an unmodified training script on real photographs"
 	@echo "make test         lint, types, floors, and every test"
+	@echo "make soak         a thousand workers killed at random moments, every batch checked (a few minutes)"
 	@echo "make test-verify  every test with a checksum on every batch (KEEPFED_VERIFY=1)"
 	@echo "make test-frameworks  Lightning, Accelerate and others with our loader, in an environment of their own"
 	@echo "make test-matrix  the loader's tests under each torch of TORCHES, one environment at a time (KEEP=1 keeps them)"
@@ -52,6 +53,11 @@ lint: $(STAMP)
 test: lint
 	KEEPFED_VERIFY=1 $(PY) -m pytest -q $(VERIFIED)
 	$(PY) -m pytest
+
+# The second line with a checksum on every batch. Both print their seeds; --seed plays one again.
+soak: $(STAMP)
+	$(PY) benchmarks/soak.py --kills 1000 --minutes 10
+	$(PY) benchmarks/soak.py --kills 250 --minutes 5 --verify
 
 test-verify: $(STAMP)
 	KEEPFED_VERIFY=1 $(PY) -m pytest

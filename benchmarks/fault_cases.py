@@ -53,6 +53,8 @@ class Fault:
     """After so many batches the trainer strikes."""
     strike: Callable[[Workers], None] | None = None
     """What it does to its workers then."""
+    settle_s: float = 0.0
+    """How long the program waits before it strikes."""
     deadly: bool = False
     """It kills workers, and the batch that follows is timed."""
     in_sample: Callable[[], None] | None = None
@@ -128,8 +130,14 @@ FAULTS = {
     "stopped": Fault("a worker is stopped (SIGSTOP)", _AFTER, _signal_first(signal.SIGSTOP)),
     "sleep": Fault("sleep(forever) in a sample", in_sample=_sleep_forever, options={"stall_timeout": 2.0}),
     "lock": Fault("a lock held by another thread at fork", held_lock=True, only_fork=True),
+    # Its stand-in is made 0.2 s after the start.
     "zygote-killed": Fault(
-        "the process that forks workers is killed", _AFTER, _kill_zygote, only_keepfed=True, deadly=True
+        "the process that forks workers is killed",
+        _AFTER,
+        _kill_zygote,
+        settle_s=1.0,
+        only_keepfed=True,
+        deadly=True,
     ),
     "corrupt": Fault("a sample raises", corrupt=81, options={"on_error": "skip"}, only_keepfed=True),
 }

@@ -122,6 +122,7 @@ def _read(iterator: Any, cell: Cell, tell: Tell) -> None:
         if fault.keep:
             kept.append(batch)
         if count in fault.strikes and fault.strike is not None:
+            time.sleep(fault.settle_s)
             workers = [worker.pid for worker in iterator._workers if worker.is_alive()]
             tell({"event": "struck", "known": workers, "at_s": time.monotonic()})
             # Not always the same worker: it is another one's turn after every batch.
