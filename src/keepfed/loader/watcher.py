@@ -93,8 +93,11 @@ class Watcher:
             if worker.serial in self._ending:
                 self._press(worker, now_s)
         pulses = [self._pulse(worker, order, epoch) for worker in workers.values() if worker.serial not in self._ending]
-        for verdict in self._dog.look(now_s, pulses):
+        verdicts = self._dog.look(now_s, pulses)
+        for verdict in verdicts:
             self._carry_out(verdict, workers[verdict.worker], order, epoch)
+        if verdicts:
+            self.begin()  # to read a stack takes seconds, in which nobody looked at the others
 
     def _pulse(self, worker: Worker, order: Order, epoch: int) -> Pulse:
         beat = self._roster.heartbeat(worker)
