@@ -73,6 +73,15 @@ def test_the_file_closes_with_the_region_and_the_memory_lives_as_long_as_an_owne
     assert owner.sum() == 700
 
 
+def test_a_region_that_outlives_the_interpreters_modules_goes_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    region = Region.create(PAGE)
+    fd = region.fd
+    monkeypatch.setattr("keepfed.loader.arena.os", None)  # what Python does with a module's globals at its end
+    region.__del__()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
 def test_a_region_is_made_smaller_where_the_system_refuses_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.ftruncate
 

@@ -39,7 +39,13 @@ WORKERS = pytest.mark.parametrize("workers", [0, 2])
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """No launcher of ranks around these tests."""
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_ID"):
+    for name in (
+        *skipped.WORLD_SIZES,
+        "LOCAL_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_SIZE",
+        "MPI_LOCALNRANKS",
+        "SLURM_STEP_ID",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -392,6 +398,14 @@ def test_among_ranks_an_empty_batch_is_an_error_and_a_smaller_one_is_not(
     with pytest.raises(EmptyBatch, match=r"batch 2, indices \[4, 5\](.|\n)*sample 5 is broken(.|\n)*wait for it"):
         next(iterator)
     assert plain(iterator) == [[6, 7]]
+
+
+@pytest.mark.parametrize("variable", [*skipped.WORLD_SIZES, "LOCAL_WORLD_SIZE"])
+def test_ranks_are_known_from_what_their_launcher_says(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not skipped.several_ranks()
+    for said, several in (("", False), ("no number", False), ("1", False), ("2", True)):
+        monkeypatch.setenv(variable, said)
+        assert skipped.several_ranks() is several
 
 
 @pytest.mark.parametrize(("size", "several"), [(1, False), (2, True)])

@@ -152,10 +152,10 @@ class Region:
             self.memory.close()
             self.__del__()
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # `os` may be gone when the interpreter ends
         """Close the file. The mapping goes with the last owner array, wherever that is."""
         if self.fd >= 0:
-            os.close(self.fd)
+            close(self.fd)
             self.fd = -1
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("keepfed")
 LOGGED_EACH = 10
 """So many skipped samples of a loader are logged one by one."""
+WORLD_SIZES = ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
+"""What torchrun, Open MPI, MPICH's Hydra and srun(1) tell their children about the size of the whole job."""
 SHOWN_INDICES = 20
 """Indices in an error's text; `stats().skipped_indices` has more."""
 
@@ -92,7 +94,8 @@ def several_ranks() -> bool:
     group = torch.distributed
     if group.is_available() and group.is_initialized():
         return group.get_world_size() > 1
-    return (whole_number(os.environ.get("WORLD_SIZE", "")) or 1) > 1 or read_ranks(os.environ).count > 1
+    sizes = (whole_number(os.environ.get(variable, "")) or 1 for variable in WORLD_SIZES)
+    return max(sizes) > 1 or read_ranks(os.environ).count > 1
 
 
 def _is_power_of_ten(count: int) -> bool:
