@@ -22,9 +22,10 @@ class Interrupter:
         self._thread = ThreadPoolExecutor(1)
         self.next_at(position)
 
-    def next_at(self, position: int) -> None:
-        """Interrupt at this line from now; 0 for not at all."""
+    def next_at(self, position: int, after: str = "") -> None:
+        """Interrupt at this line from now, or from where the function of this qualified name is entered; 0 for not at all."""
         self._left = position
+        self._after = after
         self.at = ""  # where it was raised
 
     def run(self, act: Callable[[], Any]) -> tuple[Any, BaseException | None]:
@@ -52,7 +53,9 @@ class Interrupter:
     def _trace(self, frame: types.FrameType, event: str, _: Any) -> Any:
         if frame.f_code.co_filename not in self._files:
             return None
-        if event == "line" and self._left:
+        if event == "call" and frame.f_code.co_qualname == self._after:
+            self._after = ""
+        if event == "line" and self._left and not self._after:
             self._left -= 1
             if self._left == 0:
                 line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()

@@ -60,6 +60,8 @@ class Worker:
         self.orphaned = False
         """Whether it ended because its zygote did."""
         self.quitting = False
+        self.missed = False
+        """Whether its death was told and counted: Ctrl-C may have it made good in two attempts."""
         self.exitcode: int | None = None
         self.why = ""
         """Why it never came to be: fork(2) was refused."""

@@ -160,9 +160,11 @@ class Roster:
         self._require_hope(worker, in_hand)
         if order.fixed:
             self.history(worker.id).died(notes.last(), {(epoch, task.number) for task in lost})
-        self._tally.restarts += 1
-        self._tally.redone += sum(task.attempts > 0 for task in lost)
-        self._tell_of(worker, in_hand)
+        if not worker.missed:
+            self._tell_of(worker, in_hand)
+            worker.missed = True
+            self._tally.restarts += 1
+            self._tally.redone += sum(task.attempts > 0 for task in lost)
         if takes_more:
             self._replace(worker, order)
         else:
