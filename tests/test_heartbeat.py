@@ -35,7 +35,9 @@ def test_a_row_says_which_sample_of_which_batch_in_which_phase(row: memoryview) 
     waiting = read_row(row)
     assert (waiting.pid, waiting.worker, waiting.batch, waiting.phase) == (os.getpid(), 3, -1, Phase.IDLE)
     pulse.batch(2, 17)
-    pulse.sample(5)
+    samples = pulse.samples()
+    for _ in range(6):
+        next(samples)
     fetching = read_row(row)
     assert (fetching.epoch, fetching.batch, fetching.sample, fetching.phase) == (2, 17, 5, Phase.FETCHING)
     assert fetching.since_s >= waiting.since_s

@@ -17,8 +17,11 @@ import contextlib
 import os
 import struct
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import count, repeat
+from operator import setitem
 from pathlib import Path
 
 MAGIC = b"keepfed\1"
@@ -90,9 +93,9 @@ class Pulse:
         row[_EPOCH], row[_BATCH] = epoch, number
         row[_PHASE], row[_SINCE_NS] = Phase.FETCHING, time.monotonic_ns()
 
-    def sample(self, position: int) -> None:
-        """The worker asks the dataset for this sample of the batch."""
-        self._row[_SAMPLE] = position
+    def samples(self) -> Iterator[None]:
+        """Each step says that the worker asks the dataset for the next sample of the batch. In C: it costs 60 ns."""
+        return map(setitem, repeat(self._row), repeat(_SAMPLE), count())  # type: ignore[arg-type]  # typeshed knows no memoryview of integers there
 
     def phase(self, phase: Phase) -> None:
         """The worker goes on to the next part of its batch."""

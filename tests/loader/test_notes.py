@@ -65,7 +65,7 @@ def test_a_worker_killed_while_it_writes_leaves_the_note_before(memory: memoryvi
     assert draw() == drawn
 
 
-def test_notes_take_one_hundredth_of_the_work(memory: memoryview, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notes_take_a_three_hundredth_of_the_work(memory: memoryview, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 2))  # a note takes 2 s
     monkeypatch.setattr("keepfed.loader.notes.time.thread_time", lambda: float(next(clock)))
     page = Notes(memory)

@@ -206,7 +206,7 @@ def test_draws_made_before_the_last_note_are_not_made_again(tmp_path: Path) -> N
     loader = keepfed.DataLoader(Counted(400), batch_size=1, num_workers=1)
     run(loader, epochs=1, kill={200, 300})
     assert loader.stats().restarts == 2
-    assert made.stat().st_size < 400 + 2 * 100
+    assert made.stat().st_size < 400 + 2 * 175, "without notes 500 would be made again"
 
 
 def test_a_batch_that_kills_every_worker_ends_the_epoch_and_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -152,10 +153,7 @@ class Stamped(list[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         """The indices, each noted before it is handed out."""
-        stamp = self._pulse.sample
-        for position, index in enumerate(super().__iter__()):
-            stamp(position)
-            yield index
+        return map(itemgetter(0), zip(super().__iter__(), self._pulse.samples(), strict=False))
 
 
 def stamps(dataset: Any) -> bool:

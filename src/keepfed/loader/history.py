@@ -45,7 +45,9 @@ class History:
 
     def has_noted(self, number: int) -> None:
         """It has noted its random states after the `number`-th thing."""
-        self.noted = max(self.noted, number)
+        if number < self.noted:
+            return
+        self.noted = number
         while self._things and next(iter(self._things.values()))[0] <= self.noted:
             self._things.pop(next(iter(self._things)))
 

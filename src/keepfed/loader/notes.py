@@ -9,8 +9,8 @@ of the same seed. So a worker notes its random states now and then, and after ho
                                3
     its replacement:     restore note 3 ─▶ make 4, 5, 6 again for the sake of their draws ─▶ make 7, which is delivered
 
-A note costs about 0.2 ms (most of it in NumPy), so it is written when the tasks since the last one took 100 times as long:
-the cost stays below 1 %, and what is made again takes 20 ms or one task, whichever is longer.
+A note costs about 0.2 ms (most of it in NumPy), so it is written when the tasks since the last one took 300 times as long:
+the cost stays below 0.4 %, and what is made again takes 60 ms or one task, whichever is longer.
 
 A note for a stream also says where the stream stands, if it can (place.py).
 
@@ -28,7 +28,7 @@ from typing import NamedTuple
 
 from keepfed.loader.draws import States, states
 
-COST_SHARE = 100
+COST_SHARE = 300
 """A note is written when the work since the last one took so many times as long as writing it."""
 _IN_HAND = struct.Struct("<qq")  # epoch, number of the batch
 _FRAME = struct.Struct("<qqq")  # number, the number again once the bytes are whole, their length
