@@ -30,8 +30,8 @@ class Watched:
         return {pid for pid, pidfd in self._pidfds.items() if not _readable(pidfd, 0)}
 
     def left_after(self, seconds: float) -> set[int]:
-        """Those that still run after this time; returns as soon as none does."""
-        end_s = time.monotonic() + seconds
+        """Those that still run after this time; returns as soon as none does. Where processes queue for cores, all take longer."""
+        end_s = time.monotonic() + seconds * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
         for pidfd in self._pidfds.values():
             _readable(pidfd, max(0.0, end_s - time.monotonic()))
         return self.alive()

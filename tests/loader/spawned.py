@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,21 @@ class Drawing(Dataset[Any]):
             "worker": (info.id, info.num_workers, info.seed, torch.initial_seed(), torch.get_num_threads()),
             "noted": getattr(self, "noted", -1),
         }
+
+
+class Numbers(Dataset[torch.Tensor]):
+    """0, 1, 2, …; a worker that reaches `stuck_at` sleeps."""
+
+    def __init__(self, count: int = 40, stuck_at: int = -1) -> None:
+        self.count, self.stuck_at = count, stuck_at
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == self.stuck_at:
+            time.sleep(600)
+        return torch.tensor(index)
 
 
 class Stream(IterableDataset[Any]):
@@ -125,8 +141,6 @@ class Stuck(Dataset[Any]):
         return 8
 
     def __getitem__(self, _: int) -> int:
-        import time
-
         self.pipe.send_bytes(str(os.getpid()).encode())
         time.sleep(600)
         return 0
