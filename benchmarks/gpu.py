@@ -32,11 +32,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pairs import Interval, in_turn, median_interval
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -66,15 +68,6 @@ SHAPE = (3, 224, 224)
 BATCH_SIZE = 256
 RESNET_BARS = {12: 1.15, 16: 1.0}
 RESNET_BATCHES = 40
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A median and where it lies with 95 % confidence."""
-
-    low: float
-    median: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +246,7 @@ def carried(case: Case, args: argparse.Namespace) -> list[Row]:
     for way, bus_bar in zip(OURS, case.bus_bars, strict=True):
         with warmed(best, dataset, args.workers) as left, warmed(way, dataset, args.workers) as right:
             require_equal(left, right, case.name)
-            pairs = timed_pairs(left, right, args.pairs, touch)
+            pairs = list(in_turn(args.pairs, partial(timed_epoch, left, touch), partial(timed_epoch, right, touch)))
         rows.append(summed_up(case.name, way, pairs, case.bar, batch_bytes / bus, bus_bar))
         print(line(rows[-1]), flush=True)
     return rows
@@ -266,7 +259,7 @@ def trained(args: argparse.Namespace) -> list[Row]:
     rows = []
     for way in OURS:
         with warmed(best, dataset, args.workers) as left, warmed(way, dataset, args.workers) as right:
-            pairs = timed_pairs(left, right, args.pairs, step)
+            pairs = list(in_turn(args.pairs, partial(timed_epoch, left, step), partial(timed_epoch, right, step)))
         rows.append(summed_up("resnet50 on JPEGs", way, pairs, RESNET_BARS.get(args.workers), 0.0, 0.0))
         print(line(rows[-1]), flush=True)
     return rows
@@ -317,18 +310,6 @@ def require_equal(left: Any, right: Any, case: str) -> None:
             raise SystemExit(f"{case}: batch {number} differs from torch's, nothing was timed")
 
 
-def timed_pairs(left: Any, right: Any, pairs: int, use: Callable[..., None]) -> list[tuple[float, float]]:
-    """`pairs` times (left, right) in batches per second, run in turned order every other time."""
-    timings = []
-    for number in range(pairs):
-        if number % 2:
-            second, first = timed_epoch(right, use), timed_epoch(left, use)
-        else:
-            first, second = timed_epoch(left, use), timed_epoch(right, use)
-        timings.append((first, second))
-    return timings
-
-
 def timed_epoch(loader: Any, use: Callable[..., None]) -> float:
     """Batches per second of one epoch, from `iter()` to the moment when the GPU is done with the last one."""
     _cuda.synchronize()
@@ -350,14 +331,6 @@ def summed_up(
     return Row(
         case, way, float(np.median([theirs for theirs, _ in pairs])), rate, ratio, rate * bus_s, bar, bus_bar, met
     )
-
-
-def median_interval(values: Sequence[float], resamples: int = 10_000) -> Interval:
-    """The median and its 95 % percentile-bootstrap interval; the resampling is seeded, equal values in, equal values out."""
-    sample = np.asarray(values, dtype=float)
-    picks = np.random.default_rng(0).integers(len(sample), size=(resamples, len(sample)))
-    low, high = np.percentile(np.median(sample[picks], axis=1), [2.5, 97.5])
-    return Interval(low=float(low), median=float(np.median(sample)), high=float(high))
 
 
 HEADER = (

@@ -42,11 +42,13 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pairs import Interval, in_turn, median_interval
 from torch.utils.data import Dataset
 
 METHODS = ("fork", "forkserver", "spawn")
@@ -79,15 +81,6 @@ class Timing:
     again_steady_s: float
     checksum: float
     """Of the batches, to be the same for both."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A median and where it lies with 95 % confidence."""
-
-    low: float
-    median: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +172,11 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def timed_pairs(candidate: str, case: Case, workers: int, pairs: int) -> list[tuple[Timing, Timing]]:
     """`pairs` times (torch, candidate), run in turned order every other time."""
     timings = []
-    for number in range(pairs):
-        if number % 2:
-            right, left = in_a_fresh_process(candidate, case, workers), in_a_fresh_process("torch", case, workers)
-        else:
-            left, right = in_a_fresh_process("torch", case, workers), in_a_fresh_process(candidate, case, workers)
-        if left.checksum != right.checksum:
+    left, right = (partial(in_a_fresh_process, kind, case, workers) for kind in ("torch", candidate))
+    for pair in in_turn(pairs, left, right):
+        if pair[0].checksum != pair[1].checksum:
             raise SystemExit(f"{case}: the batches differ from torch's")
-        timings.append((left, right))
+        timings.append(pair)
     return timings
 
 
@@ -240,14 +230,6 @@ def summed_up(case: Case, figure: str, pairs: Sequence[tuple[Timing, Timing]], *
         bar=bar,
         met=None if bar is None else ratio.low >= bar,
     )
-
-
-def median_interval(values: Sequence[float], resamples: int = 10_000) -> Interval:
-    """The median and its 95 % percentile-bootstrap interval; the resampling is seeded, equal values in, equal values out."""
-    sample = np.asarray(values, dtype=float)
-    picks = np.random.default_rng(0).integers(len(sample), size=(resamples, len(sample)))
-    low, high = np.percentile(np.median(sample[picks], axis=1), [2.5, 97.5])
-    return Interval(low=float(low), median=float(np.median(sample)), high=float(high))
 
 
 HEADER = f"{'method':12}{'dataset':16}{'until':24}{'torch s':>9}{'other s':>9}{'ratio':>8}  {'95 % interval':18}bar"

@@ -64,12 +64,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from batches import CASES, Case
+from pairs import Interval, in_turn, median_interval
 from torch.utils.data import DataLoader, IterableDataset
 
 QUICK_BATCHES = 12
@@ -129,15 +131,6 @@ class Timing:
     """CPU seconds of the parent process per batch, its threads included."""
     all_cpu_s: float = 0.0
     """CPU seconds of the parent and of all workers that ended meanwhile, per batch."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A median and where it lies with 95 % confidence."""
-
-    low: float
-    median: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +228,7 @@ def run_case(case: Case, candidates: Sequence[Candidate], workers: int, args: ar
             warmed(candidate, case, dataset, workers) as right,
         ):
             batch_mb = require_equal(left.loader, right.loader, case)
-            pairs = timed_pairs(left, right, args.pairs)
+            pairs = list(in_turn(args.pairs, partial(timed, left), partial(timed, right)))
         judged = candidate.name == "keepfed" and not args.quick
         rows.append(summed_up(case, pairs, judged=judged, candidate=candidate.name, workers=workers, batch_mb=batch_mb))
         print(line(rows[-1]), flush=True)
@@ -298,18 +291,6 @@ def parts_of(batch: Any) -> list[Any] | None:
     if isinstance(batch, (list, tuple)):
         return list(batch)
     return [getattr(batch, field.name) for field in fields(batch)] if is_dataclass(batch) else None
-
-
-def timed_pairs(left: Any, right: Any, pairs: int) -> list[tuple[Timing, Timing]]:
-    """`pairs` times (left, right), run in turned order every other time."""
-    timings = []
-    for number in range(pairs):
-        if number % 2:
-            second, first = timed(right), timed(left)
-        else:
-            first, second = timed(left), timed(right)
-        timings.append((first, second))
-    return timings
 
 
 def timed(warm: Warmed) -> Timing:
@@ -383,16 +364,6 @@ def what_was_missed(ratio: Interval, bar: float | None, all_cpu: Interval | None
     if parent_cpu > PARENT_SHARE:
         missed.append(f"{parent_cpu:.0%} of torch's CPU time in the parent")
     return tuple(missed)
-
-
-def median_interval(values: Sequence[float], resamples: int = 10_000) -> Interval:
-    """The median and its 95 % percentile-bootstrap interval; the resampling is seeded, equal values in, equal values out."""
-    if not values:
-        raise ValueError("no values, no median: at least one pair is needed")
-    sample = np.asarray(values, dtype=float)
-    picks = np.random.default_rng(0).integers(len(sample), size=(resamples, len(sample)))
-    low, high = np.percentile(np.median(sample[picks], axis=1), [2.5, 97.5])
-    return Interval(low=float(low), median=float(np.median(sample)), high=float(high))
 
 
 HEADER = (

@@ -37,11 +37,12 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from transport import Interval, median_interval
+from pairs import Interval, in_turn, median_interval
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 BAR = 0.95
@@ -209,12 +210,8 @@ def compare(args: argparse.Namespace, sweep: Sequence[Point], tuned: Tuned) -> C
 
 def paired_shares(args: argparse.Namespace, best: int, tuned: int) -> list[float]:
     """Throughput at tune's count as a share of the best count's, from neighbouring runs in turned order."""
-    shares = []
-    for number in range(args.pairs):
-        order = (best, tuned) if number % 2 == 0 else (tuned, best)
-        reached = {count: measure(args, count).throughput for count in order}
-        shares.append(reached[tuned] / reached[best])
-    return shares
+    runs = (partial(measure, args, count) for count in (best, tuned))
+    return [right.throughput / left.throughput for left, right in in_turn(args.pairs, *runs)]
 
 
 def verdict(comparison: Comparison) -> str:

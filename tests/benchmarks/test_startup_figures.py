@@ -13,13 +13,14 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def startup() -> Any:
+@pytest.fixture
+def startup(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
     spec = spec_from_file_location("benchmark_startup", BENCHMARKS / "startup.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look their annotations up there
+    monkeypatch.setitem(sys.modules, spec.name, module)  # its dataclasses look their annotations up there
     spec.loader.exec_module(module)
     return module
 

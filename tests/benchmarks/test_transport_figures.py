@@ -39,33 +39,6 @@ def pairs_with(transport: Any, ratios: list[float]) -> list[tuple[Any, Any]]:
     ]
 
 
-def test_equal_values_have_an_interval_of_no_width(transport: Any) -> None:
-    assert transport.median_interval([2.5] * 10) == transport.Interval(2.5, 2.5, 2.5)
-
-
-def test_the_interval_holds_the_median_and_stays_within_the_values(transport: Any) -> None:
-    values = [1.9, 2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 2.7, 9.0]
-    interval = transport.median_interval(values)
-    assert min(values) <= interval.low < interval.median < interval.high <= max(values)
-    assert interval.median == pytest.approx(2.35)
-    assert interval.high < 9.0  # one outlier is not what the median may be
-
-
-def test_the_interval_is_the_same_every_time(transport: Any) -> None:
-    values = [1.0, 1.4, 1.1, 1.3]
-    assert transport.median_interval(values) == transport.median_interval(values)
-
-
-def test_more_pairs_narrow_the_interval(transport: Any) -> None:
-    few, many = (transport.median_interval([2.0, 2.2, 2.4] * times) for times in (1, 20))
-    assert many.high - many.low < few.high - few.low
-
-
-def test_no_pair_has_no_median(transport: Any) -> None:
-    with pytest.raises(ValueError, match="at least one pair"):
-        transport.median_interval([])
-
-
 def row_of(transport: Any, ratios: list[float], number: int = 0, **options: Any) -> Any:
     return transport.summed_up(transport.CASES[number], pairs_with(transport, ratios), **{"judged": True, **options})
 
@@ -114,18 +87,6 @@ def test_a_candidate_that_is_not_installed_is_left_out_with_a_line(
     absent = transport.Candidate("other", "no_such_package.at_all", None)
     assert transport.present([transport.CANDIDATES["torch"], absent]) == [transport.CANDIDATES["torch"]]
     assert "other: not installed, left out" in capsys.readouterr().out
-
-
-def test_pairs_run_in_turned_order(transport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[str] = []
-
-    def timed(loader: str) -> str:
-        order.append(loader)
-        return loader
-
-    monkeypatch.setattr(transport, "timed", timed)
-    assert transport.timed_pairs("torch", "other", 4) == [("torch", "other")] * 4
-    assert order == ["torch", "other", "other", "torch"] * 2
 
 
 def test_a_loader_that_delivers_something_else_is_not_timed(transport: Any) -> None:
