@@ -136,7 +136,7 @@ def test_an_epoch_that_was_left_before_the_turn_of_an_end_that_has_come_can_be_f
 
 def _end_is_here(crew: Any) -> bool:
     crew.roster.pool().hear(0.1)
-    crew._take_in()
+    crew._intake.take_in(crew._order, crew._epoch)
     return any(task.ends for task in crew._order.tasks.values())
 
 

@@ -31,7 +31,7 @@ def test_a_slot_that_somebody_wrote_is_noticed_at_delivery(monkeypatch: pytest.M
     crew = iterator._crew
     while not all(task.ready for task in crew._order.tasks.values()):
         crew.roster.pool().hear(1.0)
-        crew._take_in()
+        crew._intake.take_in(crew._order, crew._epoch)
     task = next(iter(crew._order.tasks.values()))
     encoded, book = task.result
     offset, _, nbytes, checksum, _ = encoded.slots[0]
@@ -57,7 +57,7 @@ def test_without_the_switch_no_checksums_are_made(monkeypatch: pytest.MonkeyPatc
     crew = iterator._crew
     while not all(task.ready for task in crew._order.tasks.values()):
         crew.roster.pool().hear(1.0)
-        crew._take_in()
+        crew._intake.take_in(crew._order, crew._epoch)
     assert {use[3] for task in crew._order.tasks.values() for use in task.result[0].slots} == {None}
 
 

@@ -10,31 +10,32 @@ A crew knows nothing of torch's iterator classes: `epoch.py` gives it torch's pr
 loader that the program runs without workers.
 
 What is decided elsewhere: which batch is made by whom and comes out next (`policy/order.py`), who the workers are
-(`roster.py`), how slots go back to them (`releases.py`).
+(`roster.py`), what follows from what they say (`intake.py`), how slots go back to them (`releases.py`), when one is stuck
+(`watcher.py`) and when memory runs short (`memory.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import math
 import time
 import weakref
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 from keepfed.errors import LoaderError
 from keepfed.loader import beats, blame, budget, nursery, torch_seam
-from keepfed.loader.codec import EMPTY, Encoded
+from keepfed.loader.codec import EMPTY
 from keepfed.loader.delivery import Delivery
 from keepfed.loader.descriptors import make_sure_of
 from keepfed.loader.draws import batch_seed
+from keepfed.loader.intake import Intake
 from keepfed.loader.listener import Listener
 from keepfed.loader.memory import MemoryWatch
 from keepfed.loader.pool import Pool, Worker
-from keepfed.loader.releases import Releases, give_back, unpin
+from keepfed.loader.readahead import ReadAhead
+from keepfed.loader.releases import Releases, give_back
 from keepfed.loader.roster import Roster
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.skipped import Skipped
@@ -61,7 +62,7 @@ class Crew:
     ) -> None:
         """Fork the workers. `loop_arguments` are those of torch's worker loop that are the same for all workers."""
         make_sure_of(terms.plan.num_workers)
-        self.terms, self.tally, self.listener = terms, tally, listener
+        self.terms, self.tally = terms, tally
         self.plan = terms.plan
         self._epoch = -1
         self._base_seed: int = loop_arguments["base_seed"]
@@ -104,8 +105,19 @@ class Crew:
         self.memory = MemoryWatch(terms, tally, self.roster, shelf, self._account, self._dataset)
         renew = functools.partial(Zygote.forked, functools.partial(work, job)) if terms.method == "fork" else None
         self._watcher = Watcher(self.roster, terms.requests, self._dataset, renew)
+        self._intake = Intake(self.roster, self._releases, self._watcher, tally)
+        self.listener = listener
         for worker_id in range(terms.plan.num_workers):
             self.roster.add(worker_id)
+
+    @property
+    def listener(self) -> Listener | None:
+        """Who is told what happens, batch by batch."""
+        return self._intake.listener
+
+    @listener.setter
+    def listener(self, listener: Listener | None) -> None:
+        self._intake.listener = listener
 
     # ---- epochs -----------------------------------------------------------------------------------------------------
 
@@ -134,13 +146,11 @@ class Crew:
         workers = self.roster.taking_tasks()
         self._order = Order(self.terms.fixed, self.terms.in_order, self.plan.prefetch_factor, workers)
         self._order.at_most = self.memory.at_most
-        self._indices = indices
-        self._numbers = itertools.count()
-        self._drawn: deque[tuple[Any, int]] = deque()
+        self._indices = ReadAhead(indices)
         self._states.clear()
         self.tally.plan = self.plan
         for _ in range(self.terms.lookahead):
-            self._draw()
+            self._indices.draw(self._order)
         self._dispatch()
 
     def _tell_the_rest(self) -> None:
@@ -161,7 +171,7 @@ class Crew:
     def answer(self, number: int) -> tuple[Any] | None:
         """The batch that was asked for under this number, if it is here."""
         self.roster.pool().hear(0)
-        self._take_in()
+        self._intake.take_in(self._order, self._epoch)
         self._dispatch()
         self._releases.supply(self._workers(), self._order)
         task = self._order.tasks.get(number)
@@ -186,7 +196,9 @@ class Crew:
                     self.listener.epoch_ended()
                 raise StopIteration
             try:
-                self._draw()  # as torch: once per batch, before it is returned and before a worker's exception is raised
+                self._indices.draw(
+                    self._order
+                )  # as torch: once per batch, before it is returned and before a worker's exception is raised
             except Exception:
                 self._drop(task)  # as torch: a sampler that raises costs the batch in hand
                 raise
@@ -240,7 +252,7 @@ class Crew:
     def _ready_task(self) -> Task | None:
         """Wait for the batch that comes next; None at the end of the epoch, however often it is asked for."""
         if self._order.tasks:
-            self._take_in()
+            self._intake.take_in(self._order, self._epoch)
         while self._order.tasks:
             task = self._order.next_ready()
             if task is None:
@@ -257,7 +269,7 @@ class Crew:
         """A worker's iterable dataset has no more. As torch: one index is drawn, for one of the other workers."""
         self._order.through(end.worker)
         try:
-            self._draw()
+            self._indices.draw(self._order)
         except Exception:
             self._order.take(end)
             raise
@@ -272,7 +284,7 @@ class Crew:
         Raises SkippedTooMany and EmptyBatch where it may not be left out.
         """
         try:
-            self._draw()
+            self._indices.draw(self._order)
             self._dispatch()
             self._skipped.account_for(task.number, task.skipped, empty=True)
         except Exception:
@@ -293,20 +305,8 @@ class Crew:
                 raise RuntimeError(f"DataLoader timed out after {timeout_s} seconds")
             if not self.roster.pool().hear(min(left_s, self._watcher.slice_s)):
                 raise LoaderError(say("loader.closed"))
-            self._take_in()
+            self._intake.take_in(self._order, self._epoch)
             self._watcher.look(self._order, self._epoch)
-
-    def _draw(self) -> None:
-        """Read the sampler once. In one call in C: an index is in the sampler or in `_drawn`, whenever Ctrl-C comes.
-
-        As torch does, by `next()` alone: `iter()` would start samplers anew whose `__iter__` returns themselves.
-        """
-        once = map(next, itertools.repeat(self._indices))  # compares no index with a sentinel: it may be an array
-        self._drawn.extend(itertools.islice(zip(once, self._numbers, strict=False), 1))
-        while self._drawn:
-            index, number = self._drawn[0]
-            self._order.draw(number, index)
-            self._drawn.popleft()
 
     def _dispatch(self) -> None:
         if self.memory.look(self.plan, self._order):
@@ -360,60 +360,6 @@ class Crew:
             return None
         return self._states.get(task.number) or batch_seed(self._base_seed, self._epoch, task.number)
 
-    # ---- news from workers ------------------------------------------------------------------------------------------
-
-    def _take_in(self) -> None:
-        for worker in list(self._workers().values()):
-            while (message := worker.end.peek()) is not None:
-                self._heard(worker, *message)
-                worker.end.done_with_first()
-            if worker.gone:
-                self._releases.gone(worker.id)
-                self.roster.ended(worker, self._order, self._epoch)
-
-    def _heard(self, worker: Worker, kind: str, *rest: Any) -> None:
-        if kind == "dry":
-            self._releases.dry(worker.id)
-        elif kind == "unpin":
-            unpin(worker, *rest)
-        elif kind == "done":
-            self._result(worker, *rest)
-        elif kind == "leaving":
-            (worker.last_words,) = rest
-        elif rest[0] == self._epoch:
-            self._order.ended(rest[1], worker.id, worker.serial)
-
-    def _result(
-        self,
-        worker: Worker,
-        epoch: int,
-        number: int,
-        encoded: Any,
-        times: tuple[float, float],
-        noted: int,
-        skipped: tuple[Any, ...] = (),
-    ) -> None:
-        if noted >= 0:
-            self.roster.history(worker.id).has_noted(noted)
-        if epoch != self._epoch:
-            give_back(Encoded(*encoded), worker.book)
-            return
-        worker.book.arrived(use[:2] for use in encoded[0])
-        if not self._order.finished(number, worker.id, worker.serial, (Encoded(*encoded), worker.book), skipped):
-            if not self._order.has_result_of(number, worker.id):
-                give_back(Encoded(*encoded), worker.book)
-            return
-        self.roster.not_in_vain()
-        self._watcher.finished(times[0])
-        nbytes = sum(use[2] for use in encoded[0])
-        self.tally.made += 1
-        self.tally.made_s += times[0]
-        self.tally.bytes += nbytes
-        if self.listener is not None:
-            self.listener.made(worker.id, *times, nbytes)
-        if not self._order.workers.get(worker.id, True):
-            self.roster.retire_idle(self._order)
-
     def _workers(self) -> dict[int, Worker]:
         return self.roster.pool().workers
 
@@ -439,18 +385,9 @@ class Crew:
 
     def undelivered(self) -> list[Any]:
         """The indices that were drawn and whose batches the program has not got."""
-        drawn = [index for number, index in self._drawn if number >= self._order.drawn]
         held = self._in_hand  # Ctrl-C took it from the program at the last moment
         first = [held[0].index] if held is not None and held[0].number not in self._order.tasks else []
-        return [*first, *(task.index for task in self._order.tasks.values()), *drawn]
-
-
-def raised_by_sampler(error: BaseException) -> bool:
-    """Whether the program's own sampler raised this, while it was read ahead."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_frame.f_code is not Crew._draw.__code__:
-        traceback = traceback.tb_next
-    return traceback is not None and traceback.tb_next is not None
+        return [*first, *(task.index for task in self._order.tasks.values()), *self._indices.unordered(self._order)]
 
 
 def samples_of(index: Any) -> int:
