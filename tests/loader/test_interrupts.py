@@ -23,13 +23,16 @@ from keepfed.loader import (
     decode,
     delivery,
     epoch,
+    intake,
     lease,
     memory,
     mover,
     pinned,
     pool,
+    readahead,
     releases,
     roster,
+    watcher,
     zygote,
 )
 from keepfed.loader.api import DataLoader
@@ -42,9 +45,13 @@ from tests.loader.fake_gpu import CopyingGpu, FakeGpu, leave, plug_in
 from tests.loader.interrupting import Interrupter
 
 FILES = {
-    module.__file__ for module in (channel, control, crew, decode, epoch, lease, order, pool, releases, roster, zygote)
+    module.__file__
+    for module in (
+        *(channel, control, crew, decode, epoch, intake, lease, order),
+        *(pool, readahead, releases, roster, watcher, zygote),
+    )
 }
-GPU_FILES = {module.__file__ for module in (crew, decode, delivery, gate, lease, mover, pinned)}
+GPU_FILES = {module.__file__ for module in (crew, decode, delivery, gate, intake, lease, mover, pinned, readahead)}
 BATCHES = 500
 LARGE = 90_000  # as int32 large enough to be leased
 
