@@ -18,6 +18,7 @@ Re-run (about half an hour on two quiet cores; exit status 1 if keepfed missed s
     python benchmarks/faults.py --json faults.json --markdown faults.md
     python benchmarks/faults.py --quick                              # keepfed, fork: two minutes
     python benchmarks/faults.py --fault killed sleep --method spawn --only torch
+    python benchmarks/faults.py --known faults.json --json faults.json      # go on after an interruption
 """
 
 from __future__ import annotations
@@ -51,9 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = {"date": time.strftime("%Y-%m-%d"), "load_average": os.getloadavg()[0]}
     digest = in_a_fresh_process(REFERENCE).digest
     print(HEADER, flush=True)
+    known = known_from(args.known)
     outcomes, missed = [], []
     for cell in cells(args):
-        outcomes.append(in_a_fresh_process(cell))
+        outcomes.append(known.get(cell) or in_a_fresh_process(cell))
         found = missed_by(outcomes[-1], digest)
         missed += [f"{cell}: {what}" for what in found]
         print(line(outcomes[-1], found), flush=True)
@@ -76,6 +78,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", choices=LOADERS, default="", help="only this loader")
     parser.add_argument("--quick", action="store_true", help="keepfed by fork alone")
     parser.add_argument(
+        "--known",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="cells that these --json files have are not run",
+    )
+    parser.add_argument(
         "--json", type=Path, default=None, metavar="FILE", help="write what came of each cell here, too"
     )
     parser.add_argument("--markdown", type=Path, default=None, metavar="FILE", help="write the table here, too")
@@ -94,6 +104,13 @@ def cells(args: argparse.Namespace) -> Iterator[Cell]:
                 if (loader == "torch" and fault.only_keepfed) or (method != "fork" and fault.only_fork):
                     continue
                 yield from (Cell(loader, name, method, kind) for kind in args.kind)
+
+
+def known_from(files: Sequence[Path]) -> dict[Cell, Outcome]:
+    """What came of the cells of earlier runs."""
+    found = [outcome for file in files for outcome in json.loads(file.read_text(encoding="utf-8"))["outcomes"]]
+    outcomes = [Outcome(**{**fields, "cell": Cell(**fields["cell"])}) for fields in found]
+    return {outcome.cell: outcome for outcome in outcomes}
 
 
 def missed_by(outcome: Outcome, digest: str) -> list[str]:

@@ -39,12 +39,12 @@ class Striker:
         self._struck_s = 0.0
         self._targets: list[int] = []
         self._signal = signal.SIGKILL
-        signal.signal(signal.SIGALRM, self._goes_off)
 
     def begin(self, *, in_preparation: int) -> None:
         """An epoch begins: so many batches may be in preparation at a time."""
         self._in_preparation, self._again = in_preparation, False
         self._quiet = self._dice.randint(0, in_preparation)
+        signal.signal(signal.SIGALRM, self._goes_off)
 
     def delivered(self) -> None:
         """A batch came out."""
@@ -71,6 +71,7 @@ class Striker:
     def disarm(self) -> None:
         """No timer goes off any more."""
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
         self._let_go()
 
     def _aim(self, alive: list[int]) -> None:
