@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
 import multiprocessing
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -144,6 +147,48 @@ class Stuck(Dataset[Any]):
         self.pipe.send_bytes(str(os.getpid()).encode())
         time.sleep(600)
         return 0
+
+
+class Mortal(Dataset[Any]):
+    """Draws; kills its worker at three samples, once each: marks of that are left in `marks`. None: nobody dies."""
+
+    DEATHS: ClassVar = {3: "kill", 9: "segfault", 14: "exit"}
+
+    def __init__(self, marks: Path | None) -> None:
+        self.marks = marks
+
+    def __len__(self) -> int:
+        return 32
+
+    def __getitem__(self, index: int) -> Any:
+        sample = index, torch.rand(150, 150), random.gauss(0, 1), float(np.random.rand())
+        how = self.DEATHS.get(index)
+        if how and self.marks is not None and not (self.marks / how).exists():
+            (self.marks / how).touch()
+            _die(how)
+        return sample
+
+
+class MortalStream(IterableDataset[Any]):
+    """The same as a stream, each worker a share of its own."""
+
+    def __init__(self, marks: Path | None) -> None:
+        self.samples = Mortal(marks)
+
+    def __iter__(self) -> Iterator[Any]:
+        info = get_worker_info()
+        assert info is not None
+        for number in range(info.id, len(self.samples), info.num_workers):
+            yield self.samples[number]
+
+
+def _die(how: str) -> None:
+    faulthandler.disable()  # pytest's, under fork: the crash is meant
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "segfault":
+        ctypes.string_at(0)
+    os._exit(3)
 
 
 class Refusing:

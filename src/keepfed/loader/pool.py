@@ -67,6 +67,8 @@ class Worker:
         """Why it never came to be: fork(2) was refused."""
         self.last_words = ""
         """The exception that ended it, where one got through torch's loop."""
+        self.cause: str | None = None
+        """Why it died, in words, once somebody has found out."""
         self.abandoned = False
         """Whether nobody waits for its end any more: the kernel does not let it die."""
         self._pool = weakref.proxy(pool)

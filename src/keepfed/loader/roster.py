@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import weakref
 from collections.abc import Callable
 
@@ -23,11 +22,12 @@ from torch.utils.data import IterableDataset
 
 from keepfed.errors import LoaderError, WorkerDied
 from keepfed.heartbeat import Heartbeat, clear_row, read_row
-from keepfed.loader import blame
+from keepfed.loader import blame, whereabouts
 from keepfed.loader.beats import Rows
 from keepfed.loader.descriptors import explained
 from keepfed.loader.history import History
 from keepfed.loader.notes import Notes, Weight
+from keepfed.loader.obituary import Coroner, how_it_died
 from keepfed.loader.pinned import bequeath
 from keepfed.loader.pool import Pool, Worker
 from keepfed.loader.shelf import Shelf
@@ -62,6 +62,7 @@ class Roster:
         self._in_vain: set[int] = set()
         self._zygotes_in_vain: set[int] = set()
         self._told_of_zygote = 0
+        self._coroner = Coroner()
         self._pool, self._shelf, self._tally = pool, shelf, tally
         self._dataset = dataset
         self._rows = rows
@@ -186,28 +187,40 @@ class Roster:
         )
         barren = self.pool().barren()
         if hopeless or barren:
+            how, next_step = how_it_died(worker), say("loader.worker_died_next")
+            if barren:
+                how, next_step = f"{how} {say('loader.zygote_gone')}", say("loader.zygote_gone_next")
+            circumstances = self._circumstances(worker, in_hand)
             self.shut_down()
-            made = self._what_it_made(in_hand)
-            next_step = say("loader.zygote_gone_next" if barren else "loader.worker_died_next")
-            how = f"{_how_it_died(worker)} {say('loader.zygote_gone')}" if barren else _how_it_died(worker)
-            raise WorkerDied(how, next_step=f"{made} {next_step}")
+            raise WorkerDied(how, next_step=f"{circumstances} {next_step}")
 
     def _tell_of(self, worker: Worker, in_hand: Task | None) -> None:
         """One line in the log for a worker that died, or for all that died with their zygote."""
         if not worker.orphaned:
-            how = _how_it_died(worker).rstrip(".")
-            replaced = say("loader.worker_replaced", how=how, made=self._what_it_made(in_hand))
+            how = how_it_died(worker).rstrip(".")
+            replaced = say("loader.worker_replaced", how=how, made=self._circumstances(worker, in_hand))
         elif self._told_of_zygote <= worker.generation:
             self._told_of_zygote = worker.generation + 1
-            replaced = say("loader.zygote_replaced", pid=self.pool().fallen()[0])
+            pid, code = self.pool().fallen()
+            cause = self._coroner.of_exit(code)
+            replaced = say("loader.zygote_replaced", pid=pid, cause=f" {cause}" if cause else "")
         else:
             return
         logger.warning(" ".join([replaced, *self._how_its_stream_goes_on(worker.id)]))
 
-    def _what_it_made(self, task: Task | None) -> str:
+    def _circumstances(self, worker: Worker, in_hand: Task | None) -> str:
+        """What it made, where it was, and why it died, as far as that is known."""
+        cause = self._coroner.of_worker(worker)
+        made = self._what_it_made(worker, in_hand)
+        return f"{made} {cause}" if cause else made
+
+    def _what_it_made(self, worker: Worker, task: Task | None) -> str:
         if task is None:
             return say("loader.made_nothing", dataset=blame.name_of(self._dataset))
-        return say("loader.made", place=blame.place(self._dataset, task.number, task.index))
+        place, beat = blame.place(self._dataset, task.number, task.index), self.heartbeat(worker)
+        if beat.pid != worker.pid or beat.batch != task.number:
+            return say("loader.made", place=place)
+        return say("loader.made_at", place=place, phase=whereabouts.phase(beat), sample=whereabouts.sample(task, beat))
 
     def _how_its_stream_goes_on(self, worker_id: int) -> list[str]:
         history = self.history(worker_id)
@@ -270,16 +283,3 @@ def _shut_down(pool: Pool, shelf: Shelf) -> None:
         if worker not in dead and worker.book.region.pins is not None and pool.owner_pid == os.getpid():
             worker.book.abandon()
             bequeath(worker.book)
-
-
-def _how_it_died(worker: Worker) -> str:
-    """torch's words, which people and programs search for."""
-    pid, code = worker.pid, worker.exitcode
-    text = f"DataLoader worker (pid(s) {pid}) exited unexpectedly"
-    if code is not None and code < 0:
-        text += f": DataLoader worker (pid {pid}) is killed by signal: {signal.strsignal(-code)}."
-    elif code is not None:
-        text += f" with exit code {code}"
-    if worker.why or worker.last_words:
-        text += f" ({worker.why or worker.last_words})"
-    return text

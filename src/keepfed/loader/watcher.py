@@ -30,7 +30,7 @@ from keepfed.errors import WorkerStuck
 from keepfed.heartbeat import Heartbeat, Phase
 from keepfed.host.stacks import stack_of
 from keepfed.host.stuck import proof_of_no_return, read_state
-from keepfed.loader import blame
+from keepfed.loader import blame, whereabouts
 from keepfed.loader.pool import Worker
 from keepfed.loader.requests import Requests
 from keepfed.loader.roster import Roster
@@ -48,14 +48,6 @@ ABANDON_S = 5.0
 """How long after SIGKILL a worker that is still there is taken to wait in the kernel."""
 RENEWED_AT = (2, 3)
 """The how manieth dead lock of a batch gets it workers of a new zygote. After that the batch is to blame."""
-PHASES = {
-    Phase.STARTING: "loader.phase_starting",
-    Phase.IDLE: "loader.phase_idle",
-    Phase.FETCHING: "loader.phase_fetching",
-    Phase.COLLATING: "loader.phase_collating",
-    Phase.SENDING: "loader.phase_sending",
-    Phase.WAITING_FOR_ROOM: "loader.phase_waiting_for_room",
-}
 
 
 class Watcher:
@@ -157,8 +149,8 @@ class Watcher:
             "worker": worker.id,
             "pid": pid,
             "seconds": verdict.stuck_s,
-            "phase": say(PHASES[beat.phase]),
-            "sample": self._sample(task, beat),
+            "phase": whereabouts.phase(beat),
+            "sample": whereabouts.sample(task, beat),
             "place": self._place(task),
         }
         said = say("loader.stuck", **facts)
@@ -171,14 +163,6 @@ class Watcher:
         if task is None:
             return blame.name_of(self._dataset)
         return blame.place(self._dataset, task.number, task.index)
-
-    def _sample(self, task: Task | None, beat: Heartbeat) -> str:
-        """The sample that it is at, where the heartbeat knows it."""
-        if task is None or beat.phase is not Phase.FETCHING or not isinstance(task.index, list):
-            return ""
-        if not 0 <= beat.sample < len(task.index) or task.index[beat.sample] is None:
-            return ""
-        return say("loader.at_sample", index=blame.shown(task.index[beat.sample]))
 
 
 def _in_hand(worker: Worker, order: Order, epoch: int, beat: Heartbeat) -> Task | None:
