@@ -193,7 +193,7 @@ def life(workers: Pool, interrupter: Interrupter) -> list[Any]:
     worker.end.send("task", 0, bytes(70_000))
     worker.end.send("task", 1, b"")
     hear_until(lambda: len(heard) == 2)
-    hear_until(lambda: worker._pid is not None)
+    hear_until(lambda: worker.forked_pid is not None)
     worker.end.send("exit", 5)
     hear_until(lambda: worker.gone)
     assert worker.exitcode == 5

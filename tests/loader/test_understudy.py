@@ -23,7 +23,8 @@ from keepfed.errors import LoaderError, WorkerDied
 from keepfed.loader import channel, control, pool, zygote, zygote_process
 from keepfed.loader.arena import Region
 from keepfed.loader.channel import WorkerEnd
-from keepfed.loader.pool import Pool, Worker
+from keepfed.loader.handle import Worker
+from keepfed.loader.pool import Pool
 from keepfed.loader.zygote import Zygote
 from tests.loader.interrupting import Interrupter
 from tests.loader.processes import children_of, program, wait_until, watching

@@ -20,7 +20,8 @@ import pytest
 
 from keepfed.loader.arena import Region
 from keepfed.loader.channel import WorkerEnd
-from keepfed.loader.pool import Pool, Worker
+from keepfed.loader.handle import Worker
+from keepfed.loader.pool import Pool
 from keepfed.loader.zygote import Zygote
 from tests.loader.processes import program, wait_until, watching
 

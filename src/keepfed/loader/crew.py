@@ -30,10 +30,11 @@ from keepfed.loader.codec import EMPTY
 from keepfed.loader.delivery import Delivery
 from keepfed.loader.descriptors import make_sure_of
 from keepfed.loader.draws import batch_seed
+from keepfed.loader.handle import Worker
 from keepfed.loader.intake import Intake
 from keepfed.loader.listener import Listener
 from keepfed.loader.memory import MemoryWatch
-from keepfed.loader.pool import Pool, Worker
+from keepfed.loader.pool import Pool
 from keepfed.loader.readahead import ReadAhead
 from keepfed.loader.releases import Releases, give_back
 from keepfed.loader.roster import Roster

@@ -18,8 +18,8 @@ from keepfed.loader.broken import wants_full_batches
 from keepfed.loader.crew import Crew
 from keepfed.loader.fallback import start_method
 from keepfed.loader.forks import start_anew_in_children
+from keepfed.loader.handle import Worker
 from keepfed.loader.listener import Listener
-from keepfed.loader.pool import Worker
 from keepfed.loader.requests import requests_of
 from keepfed.loader.shelf import Shelf, shelf_of
 from keepfed.loader.stats import Tally

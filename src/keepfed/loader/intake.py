@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from keepfed.loader.codec import Encoded
+from keepfed.loader.handle import Worker
 from keepfed.loader.listener import Listener
-from keepfed.loader.pool import Worker
 from keepfed.loader.releases import Releases, give_back, unpin
 from keepfed.loader.roster import Roster
 from keepfed.loader.stats import Tally

@@ -18,7 +18,7 @@ from keepfed.host.oom import OomCounter, OomKills
 from keepfed.host.probe import SHM_PATH
 from keepfed.host.tree import Tree
 from keepfed.host.words import amount
-from keepfed.loader.pool import Worker
+from keepfed.loader.handle import Worker
 from keepfed.policy.death import Cause, Evidence, Ledger, likely_cause
 from keepfed.text import say
 

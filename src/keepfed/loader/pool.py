@@ -19,20 +19,17 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import signal
-import socket
 import time
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from keepfed.errors import LoaderError
 from keepfed.loader.arena import Region
-from keepfed.loader.channel import TrainerEnd, channel_pair
+from keepfed.loader.channel import channel_pair
 from keepfed.loader.control import readable
 from keepfed.loader.descriptors import explained
 from keepfed.loader.forks import close_in_children
-from keepfed.loader.lease import LeaseBook
+from keepfed.loader.handle import Worker
 from keepfed.loader.zygote import Zygote, exit_code, reap
 from keepfed.text import say
 
@@ -41,107 +38,6 @@ GRACE_S = 0.5
 SUCCESSION_WAITS = 10
 """For how many waits of a second an understudy may take to announce itself. Waits, not seconds: a job that was suspended
 with its understudies finds its clock far ahead, and loses one."""
-
-
-class Worker:
-    """One worker process, with the methods of multiprocessing.Process that frameworks call on it."""
-
-    def __init__(
-        self, worker_id: int, serial: int, generation: int, pool: Pool, sock: socket.socket, region: Region
-    ) -> None:
-        self.id = worker_id
-        self.serial = serial
-        """Its number among all workers of the pool, while an id is used again after its worker is gone."""
-        self.generation = generation
-        """Of the zygote that was asked to fork it."""
-        self.end = TrainerEnd(sock)
-        self.book = LeaseBook(region)
-        self.gone = False
-        self.orphaned = False
-        """Whether it ended because its zygote did."""
-        self.quitting = False
-        self.missed = False
-        """Whether its death was told and counted: Ctrl-C may have it made good in two attempts."""
-        self.exitcode: int | None = None
-        self.why = ""
-        """Why it never came to be: fork(2) was refused."""
-        self.last_words = ""
-        """The exception that ended it, where one got through torch's loop."""
-        self.cause: str | None = None
-        """Why it died, in words, once somebody has found out."""
-        self.abandoned = False
-        """Whether nobody waits for its end any more: the kernel does not let it die."""
-        self._pool = weakref.proxy(pool)
-        self._pid: int | None = None
-        self.pidfd = -1
-
-    def __del__(self) -> None:
-        """Close the descriptor of one that was dropped half made (Ctrl-C)."""
-        if getattr(self, "pidfd", -1) >= 0:
-            with contextlib.suppress(OSError):
-                os.close(self.pidfd)
-
-    @property
-    def name(self) -> str:
-        """Name of the process, as its own multiprocessing.current_process() says it."""
-        return f"keepfed-{self.id}"
-
-    @property
-    def pid(self) -> int | None:
-        """Process id; waits for the fork. None when it never came to be."""
-        while self._pid is None and not self.gone and self._hear(1.0):
-            pass
-        return self._pid
-
-    @property
-    def is_up(self) -> bool:
-        """Whether the process is known to have been forked."""
-        return self.pidfd >= 0
-
-    def forked(self, pid: int, pidfd: int) -> None:
-        """The zygote forked this worker."""
-        self._pid, self.pidfd = pid, pidfd
-
-    def is_alive(self) -> bool:
-        """Whether the process runs."""
-        self._hear()
-        return not self.gone
-
-    def join(self, timeout: float | None = None) -> None:
-        """Wait until the process ended, for `timeout` seconds at most."""
-        end_s = None if timeout is None else time.monotonic() + timeout
-        while not self.gone and (end_s is None or time.monotonic() < end_s):
-            if not self._hear(1.0 if end_s is None else max(0.0, end_s - time.monotonic())):
-                return
-
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self._signal(signal.SIGTERM)
-
-    def wake(self) -> None:
-        """Send SIGCONT: a stopped process heeds nothing but SIGKILL."""
-        self._signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        self._signal(signal.SIGKILL)
-
-    def _hear(self, timeout_s: float = 0.0) -> bool:
-        with contextlib.suppress(ReferenceError):
-            return bool(self._pool.hear(timeout_s))
-        return False
-
-    def _signal(self, number: int) -> None:
-        if self.pid is not None and not self.gone:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, number)
-
-    def close(self) -> None:
-        """Close the descriptors of this handle."""
-        self.end.close()
-        pidfd, self.pidfd = self.pidfd, -1
-        if pidfd >= 0:
-            os.close(pidfd)
 
 
 class Pool:
@@ -381,7 +277,7 @@ class Pool:
         elif kind == "failed" and worker is not None:
             worker.why = rest[0]
             self._ended(worker)
-        elif kind == "exited" and worker is not None and worker._pid == rest[0] and worker.exitcode is None:
+        elif kind == "exited" and worker is not None and worker.forked_pid == rest[0] and worker.exitcode is None:
             worker.exitcode = exit_code(rest[1])
 
     def _ended(self, worker: Worker) -> None:

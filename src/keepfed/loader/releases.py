@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from keepfed.loader.codec import Encoded
 from keepfed.loader.decode import changed_while_leased
+from keepfed.loader.handle import Worker
 from keepfed.loader.lease import Lease, LeaseBook
 from keepfed.loader.pinned import settle
-from keepfed.loader.pool import Worker
 from keepfed.loader.stats import Tally
 from keepfed.policy.order import Order
 from keepfed.text import say

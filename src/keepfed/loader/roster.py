@@ -25,11 +25,12 @@ from keepfed.heartbeat import Heartbeat, clear_row, read_row
 from keepfed.loader import blame, whereabouts
 from keepfed.loader.beats import Rows
 from keepfed.loader.descriptors import explained
+from keepfed.loader.handle import Worker
 from keepfed.loader.history import History
 from keepfed.loader.notes import Notes, Weight
 from keepfed.loader.obituary import Coroner, how_it_died
 from keepfed.loader.pinned import bequeath
-from keepfed.loader.pool import Pool, Worker
+from keepfed.loader.pool import Pool
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
 from keepfed.loader.weight import weight_of

@@ -31,7 +31,7 @@ from keepfed.heartbeat import Heartbeat, Phase
 from keepfed.host.stacks import stack_of
 from keepfed.host.stuck import proof_of_no_return, read_state
 from keepfed.loader import blame, whereabouts
-from keepfed.loader.pool import Worker
+from keepfed.loader.handle import Worker
 from keepfed.loader.requests import Requests
 from keepfed.loader.roster import Roster
 from keepfed.loader.zygote import Zygote

@@ -17,7 +17,7 @@ from keepfed.host.tree import Tree
 from keepfed.loader.notes import Notes, Weight
 
 if TYPE_CHECKING:
-    from keepfed.loader.pool import Worker
+    from keepfed.loader.handle import Worker
 
 COST_SHARE = 1000
 """A worker weighs itself when so many times as long has passed as that takes."""
