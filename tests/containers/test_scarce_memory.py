@@ -14,6 +14,8 @@ from tests.containers.engine import REPOSITORY, Engine
 PROGRAM = str(REPOSITORY / "tests" / "loader" / "programs" / "scarce.py")
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
+GROWING = str(REPOSITORY / "tests" / "containers" / "programs" / "growing.py")
+DISABLED = "--env=KEEPFED_DISABLE=1"
 DEFAULT_SHM = ("--shm-size=64m",)
 MEMORY = ("--memory=512m", "--memory-swap=512m", "--shm-size=2g")
 
@@ -39,3 +41,14 @@ def test_a_prefetch_that_memory_cannot_hold_is_not_the_end_of_the_container(engi
     done = engine.run(PROGRAM, "keepfed", *much, options=MEMORY)
     assert right(done, 120), done.stderr
     assert engine.run(PROGRAM, "torch", *much, options=MEMORY).returncode == 137  # killed: out of memory
+
+
+@pytest.mark.parametrize(("case", "batches", "helped"), [("workers", 500, "workers"), ("batches", 150, "")])
+def test_what_grows_until_memory_is_full_ends_torchs_run_and_not_ours(
+    engine: Engine, case: str, batches: int, helped: str
+) -> None:
+    done = engine.run(GROWING, case, options=MEMORY)
+    assert right(done, batches), done.stderr
+    assert helped in done.stderr
+    assert "exited unexpectedly" not in done.stderr, "the kernel had to kill a worker"
+    assert engine.run(GROWING, case, options=(*MEMORY, DISABLED)).returncode  # killed, or ended by a killed worker

@@ -39,6 +39,7 @@ class Samples(Dataset[Any]):
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LOOK_S", 0.05)
+    monkeypatch.setattr(memory, "NEAR_S", 0.05)
     monkeypatch.setattr(memory, "COST_SHARE", 0)
     monkeypatch.setattr(weight, "SOONEST_S", 0.05)
     monkeypatch.setattr(weight, "COST_SHARE", 0)

@@ -187,6 +187,7 @@ def test_ctrl_c_while_memory_comes_and_goes_loses_and_repeats_no_batch(
     found = itertools.cycle([full, full, empty])
     monkeypatch.setattr(MemoryGauge, "read", lambda _: next(found))
     monkeypatch.setattr(memory, "LOOK_S", 0.0)
+    monkeypatch.setattr(memory, "NEAR_S", 0.0)
     monkeypatch.setattr(memory, "COST_SHARE", 0)
     monkeypatch.setattr(governor, "CALM_S", 0.0)
     monkeypatch.setattr(governor, "PROBATION_S", 0.0)

@@ -38,6 +38,7 @@ EMPTY = Headroom(0, 1 << 50, None, "/empty")
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is looked at before every task, and workers weigh themselves after every batch."""
     monkeypatch.setattr(memory, "LOOK_S", 0.0)
+    monkeypatch.setattr(memory, "NEAR_S", 0.0)
     monkeypatch.setattr(memory, "COST_SHARE", 0)
     monkeypatch.setattr(weight, "SOONEST_S", 0.0)
     monkeypatch.setattr(weight, "COST_SHARE", 0)

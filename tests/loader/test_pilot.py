@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,7 @@ class Iterated:
         self.now_s = 100.0
         self.open, self.refusal = False, ""
         self.allowed: Rung | None = None
+        self.room: int | None = None
         self.changes: list[Plan] = []
         self.broken = False
 
@@ -75,6 +77,9 @@ class Iterated:
 
     def memory_allowed(self) -> Rung | None:
         return self.allowed
+
+    def memory_room(self) -> int | None:
+        return self.room
 
 
 class Scripted:
@@ -202,6 +207,32 @@ def test_while_memory_allows_less_the_controller_stays_within_that_and_then_look
     iterated.allowed = None
     iterated.train(pilot, 200)
     assert pilot.plan.num_workers >= 4
+
+
+def test_the_search_begins_anew_later_each_time(host: Steered) -> None:
+    pilot = pilot_of(host, Plan(4))
+    iterated = Iterated(pilot.plan)
+    controllers = []
+    for _ in range(4):
+        iterated.allowed = Rung(1, 1)
+        iterated.train(pilot, 10)
+        iterated.allowed = None
+        before, began_s = pilot._controller, iterated.now_s
+        while pilot._controller is before:
+            iterated.train(pilot, 1)
+        controllers.append(iterated.now_s - began_s)
+    assert all(later > 1.5 * sooner for sooner, later in itertools.pairwise(controllers))
+
+
+def test_no_plan_is_tried_for_which_there_is_no_room_now(host: Steered) -> None:
+    pilot = pilot_of(host, Plan(1))
+    iterated = Iterated(pilot.plan)
+    iterated.room = 2_300_000  # of workers that take 1 MB each
+    iterated.train(pilot, 100)
+    assert pilot.plan.num_workers == 2
+    iterated.room = 1_100_000
+    iterated.train(pilot, 100)
+    assert pilot.plan.num_workers == 1
 
 
 def test_a_memory_limit_bounds_what_is_planned(host: Steered) -> None:

@@ -25,13 +25,14 @@ WAIT_S = 50
 
 
 @cache
-def small_shm() -> tuple[str, ...] | str:
-    """How to run a command with a /dev/shm of 1 MB, or why it cannot be done here."""
+def small_shm(*, full: bool = False) -> tuple[str, ...] | str:
+    """How to run a command with a /dev/shm of 1 MB, or with one that has no byte left; or why it cannot be done here."""
     if shutil.which("unshare") is None:
         return "there is no unshare(1) here"
     why = ""
     for unshare in (("unshare", "-m"), ("unshare", "-rm")):
-        script = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
+        fill = "{ dd if=/dev/zero of=/dev/shm/full bs=64k 2>/dev/null || test -s /dev/shm/full; } &&" if full else ""
+        script = f'mount -t tmpfs -o size=1m tmpfs /dev/shm && {fill} exec "$@"'
         command = (*unshare, "sh", "-c", script, "sh")
         tried = subprocess.run([*command, "true"], capture_output=True, text=True, check=False, timeout=WAIT_S)
         if tried.returncode == 0:
@@ -57,6 +58,16 @@ def test_a_shm_of_one_megabyte_is_enough() -> None:
         pytest.skip(command)
     assert run("keepfed", before=command) == "12 of 12 batches are right"
     assert re.search(r"shared memory|bus error|timed out|it hung", run("torch", before=command))
+
+
+@pytest.mark.timeout(4 * WAIT_S)
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_full_shm_is_enough_for_batches_and_for_tensors_of_the_dataset(method: str) -> None:
+    command = small_shm(full=True)
+    if isinstance(command, str):
+        pytest.skip(command)
+    arguments = ("--batches", "3", "--method", method, "--tensor")
+    assert run("keepfed", *arguments, before=command) == "3 of 3 batches are right"
 
 
 @pytest.mark.timeout(3 * WAIT_S)

@@ -51,7 +51,8 @@ class World:
             self.own += (self.wanted() - self.own) * (1 - self.lag)
             used = self.own + self.other_bytes(self.now_s)
             self.most_bytes = max(self.most_bytes, used)
-            reading = Reading(self.now_s, int(used), self.limit_bytes, int(self.own), self.pressure(self.now_s))
+            pressure = self.pressure(self.now_s)
+            reading = Reading(self.now_s, int(used), self.limit_bytes, int(self.own), pressure=pressure)
             change = self.governor.observe(reading)
             if change is not None:
                 self.changes.append(change)
@@ -98,7 +99,7 @@ def test_a_load_that_stays_the_same_comes_to_rest(
 def test_whatever_happens_one_batch_of_one_worker_is_left(full: Rung, fixed: bool, noise: list[float]) -> None:
     governor = Governor(full, fixed=fixed)
     for second, share in enumerate(noise):
-        governor.observe(Reading(float(second), int(1.3 * share * GIB), GIB, int(share * GIB), 100 * share))
+        governor.observe(Reading(float(second), int(1.3 * share * GIB), GIB, int(share * GIB), pressure=100 * share))
         assert governor.allowed.batches >= 1
         assert governor.allowed.workers >= 1
         assert governor.allowed.workers == full.workers or not fixed
@@ -177,10 +178,36 @@ def test_a_step_up_that_failed_is_tried_again_when_memory_has_become_freer() -> 
     assert world.governor.allowed == Rung(1, 8)
 
 
-def test_an_epoch_that_only_begins_is_no_growth() -> None:
+def test_a_prefetch_that_fills_is_no_growth_to_be_afraid_of() -> None:
     governor = Governor(Rung(2, 8), fixed=True)
-    for second, used in enumerate([0.0, 0.8, 0.8, 0.8]):
-        assert governor.observe(Reading(float(second), int(used * GIB), GIB, int(used * GIB))) is None
+    for second, used in enumerate([0.0, 0.4, 0.8, 0.8]):
+        filling = int(used * GIB)
+        assert governor.observe(Reading(float(second), filling, GIB, filling, transport_bytes=filling)) is None
+
+
+@pytest.mark.parametrize(("used", "batches"), [([0.2, 0.5, 0.5], 8), ([0.2, 0.7, 0.7], 4), ([0.5, 0.62, 0.74], 2)])
+def test_other_growth_counts_as_far_as_it_reaches(used: list[float], batches: int) -> None:
+    """Once: to the next look; twice in a row: for three seconds, and half of the ladder goes where that is past the limit."""
+    governor = Governor(Rung(2, 8), fixed=True)
+    for second, share in enumerate(used):
+        governor.observe(Reading(float(second), int(share * GIB), GIB, GIB // 5))
+    assert governor.allowed.batches == batches
+
+
+def test_memory_that_will_be_short_is_looked_at_more_often() -> None:
+    governor = Governor(Rung(2, 8), fixed=True)
+    near = []
+    for second, used in enumerate([0.2, 0.2, 0.55, 0.55]):
+        governor.observe(Reading(float(second), int(used * GIB), GIB, GIB // 5))
+        near.append(governor.near)
+    assert near == [False, False, True, False]
+
+
+def test_one_batch_is_left_of_the_longest_ladder_within_seconds() -> None:
+    governor = Governor(Rung(64, 512), fixed=False)
+    for second in range(6):
+        governor.observe(Reading(float(second), 2 * GIB, GIB, GIB))
+    assert governor.allowed == Rung(1, 1)
 
 
 @pytest.mark.parametrize(("used", "acts"), [(0.7, False), (0.85, True)])
@@ -212,22 +239,23 @@ def test_a_large_machine_in_use_is_not_short_of_memory() -> None:
 
 
 def test_batches_may_take_what_is_left_below_the_high_mark() -> None:
-    reading = Reading(0.0, used_bytes=800 * MIB, limit_bytes=1_000 * MIB, own_bytes=300 * MIB)
-    assert reading.slots_bytes(transport_bytes=200 * MIB) == 300 * MIB
-    over = Reading(0.0, used_bytes=1_200 * MIB, limit_bytes=1_000 * MIB, own_bytes=300 * MIB)
-    assert over.slots_bytes(transport_bytes=200 * MIB) == 0
+    reading = Reading(0.0, 800 * MIB, 1_000 * MIB, own_bytes=300 * MIB, transport_bytes=200 * MIB)
+    assert reading.slots_bytes == 300 * MIB
+    over = Reading(0.0, 1_200 * MIB, 1_000 * MIB, own_bytes=300 * MIB, transport_bytes=200 * MIB)
+    assert over.slots_bytes == 0
 
 
 def test_another_plan_does_not_lift_the_limit() -> None:
     governor = Governor(Rung(4, 16), fixed=False)
     for second in range(3):
-        governor.observe(Reading(float(second), GIB, GIB, GIB))
+        governor.observe(Reading(float(second), int(0.95 * GIB), GIB, GIB))
     assert governor.allowed == Rung(3, 3)
     governor.resize(Rung(8, 64))
     assert governor.limited
     assert governor.allowed.workers <= 3
-    governor.resize(Rung(2, 2))
-    assert governor.allowed.batches <= 2
+    governor.resize(Rung(1, 1))
+    assert governor.limited, "a plan that fits is no proof that memory is there again"
+    assert governor.full == Rung(8, 64)
 
 
 def test_a_new_plan_of_an_unlimited_loader_is_allowed_whole() -> None:

@@ -163,6 +163,10 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         """What is left of the plan, since memory is short; None while that is all of it."""
         return self._crew.memory.allowed
 
+    def memory_room(self) -> int | None:
+        """What workers and batches may take together, at present; None where nothing binds them."""
+        return self._crew.memory.room_bytes
+
     def _own(self) -> None:
         if os.getpid() != self._owner_pid:
             raise ForkedIterator(say("loader.forked_iterator"), next_step=say("loader.forked_iterator_next"))

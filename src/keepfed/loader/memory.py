@@ -36,6 +36,8 @@ from keepfed.text import say
 
 logger = logging.getLogger("keepfed")
 LOOK_S = 1.0
+NEAR_S = 0.25
+"""Instead, while memory is tight or about to be."""
 COST_SHARE = 1000
 """The next look comes when so many times as long has passed as the last one took."""
 
@@ -53,10 +55,13 @@ class MemoryWatch:
         self._governor = Governor(_full(terms.plan), fixed=terms.fixed)
         self._limit_bytes = terms.requests.memory_limit_bytes
         self._gauge = None if self._limit_bytes else MemoryGauge(Tree())
-        self._due_s = time.monotonic() + LOOK_S
+        self.room_bytes: int | None = None
+        """What this loader may take, workers and batches together; None where its memory matters to nobody."""
+        self._due_s = time.monotonic() + min(NEAR_S, LOOK_S)
+        self._cost_s = 0.0
         if self._limit_bytes:
             kept = min(terms.plan.num_workers * WORKER_BYTES, self._limit_bytes // 4)
-            account.limit(Reading(0.0, kept, self._limit_bytes, kept).slots_bytes(0))
+            account.limit(Reading(0.0, kept, self._limit_bytes, kept).slots_bytes)
 
     @property
     def at_most(self) -> int:
@@ -81,7 +86,10 @@ class MemoryWatch:
             logger.error("%s\n%s", say("loader.memory_lost"), traceback.format_exc())  # noqa: TRY400  # see above
             return False
         ended_s = time.monotonic()
-        self._due_s = ended_s + max(LOOK_S, COST_SHARE * (ended_s - began_s))
+        # The cheaper of two: one look that was held up (a page fault, another process's turn) must not blind us for seconds.
+        cost_s, self._cost_s = min(self._cost_s, ended_s - began_s), ended_s - began_s
+        usual_s = NEAR_S if self._governor.near else LOOK_S
+        self._due_s = ended_s + max(usual_s, COST_SHARE * cost_s)
         return self._governor.limited
 
     def follow(self, plan: Plan, order: Order) -> None:
@@ -99,33 +107,35 @@ class MemoryWatch:
         own = transport + sum(weight.private_bytes for weight in weights)
         self._tally.memory_bytes = own
         copies.tell(weights, self._dataset, self._tally)
-        reading, source = self._reading(now_s, own)
+        reading, source = self._reading(now_s, own, transport)
         if reading is None:
             return
         binds = self._limit_bytes is not None or reading.matters
-        self._account.limit(reading.slots_bytes(transport) if binds else None)
+        self._account.limit(reading.slots_bytes if binds else None)
+        self.room_bytes = max(0, own + reading.high_bytes - reading.used_bytes) if binds else None
+        self._governor.resize(_full(plan))
         change = self._governor.observe(reading)
         if self._governor.limited:
             self._shelf.trim()
         if change is not None:
             with contextlib.suppress(LoaderError, OSError):  # no process can be had: those that are there go on
                 self.follow(plan, order)
-            self._tell(change, plan, source)
+            self._tell(change, source)
 
-    def _reading(self, now_s: float, own: int) -> tuple[Reading | None, str]:
+    def _reading(self, now_s: float, own: int, transport: int) -> tuple[Reading | None, str]:
         if self._limit_bytes:
-            return Reading(now_s, own, self._limit_bytes, own), "memory_limit"
+            return Reading(now_s, own, self._limit_bytes, own, transport), "memory_limit"
         found = self._gauge.read() if self._gauge is not None else None
         if found is None:
             return None, ""
-        return Reading(now_s, found.used_bytes, found.limit_bytes, own, found.pressure), found.source
+        return Reading(now_s, found.used_bytes, found.limit_bytes, own, transport, found.pressure), found.source
 
-    def _tell(self, change: Change, plan: Plan, source: str) -> None:
+    def _tell(self, change: Change, source: str) -> None:
         """Say once why it has become slower; the numbers show the rest."""
         if not self._governor.limited:
             self._tally.limited_by_memory = ""
             return
-        full, reading, first = _full(plan), change.reading, not self._tally.limited_by_memory
+        full, reading = self._governor.full, change.reading
         self._tally.limited_by_memory = said = say(
             "loader.memory_short",
             used=reading.used_bytes / 1e6,
@@ -137,7 +147,8 @@ class MemoryWatch:
             workers=change.rung.workers,
             all_workers=full.workers,
         )
-        if first and not self._tally.told_of_memory:
+        in_use = reading.used_bytes >= reading.low_bytes  # else it is only coming, and may not come
+        if in_use and not self._tally.told_of_memory:
             self._tally.told_of_memory = True
             logger.warning(say("loader.memory_limited", said=said))
 

@@ -44,6 +44,8 @@ PATIENCE_WINDOWS = 3
 """Windows for which the deciding rank waits for the others' word; a rank without this loader never gives it."""
 WARM_BATCHES = 3
 """Batches after which a new worker counts as warm: the first ones fill its caches and map its memory."""
+AGAIN_WINDOWS = 4
+"""Windows with enough memory after which more is tried again; twice as many each time that it was tried."""
 MAX_PREFETCH = 8
 RESERVED = 1 - RESERVE_SHARE
 """Of a memory limit that the program gave: above, the governor takes back what is planned."""
@@ -67,8 +69,10 @@ def ceiling(facts: HostFacts, asked: Plan, limit_bytes: int | None = None) -> Bo
     )
 
 
-def within(bounds: Bounds, allowed: Rung | None) -> Bounds:
-    """These bounds, while memory allows no more than this."""
+def within(bounds: Bounds, allowed: Rung | None, room_bytes: int | None) -> Bounds:
+    """These bounds, while memory allows no more than this, and so many bytes."""
+    if room_bytes is not None:
+        bounds = replace(bounds, memory_bytes=min(bounds.memory_bytes, room_bytes))
     if allowed is None:
         return bounds
     workers = max(bounds.min_workers, min(bounds.max_workers, allowed.workers))
@@ -120,7 +124,8 @@ class Pilot:
         self._began_s = time.monotonic()
         self._before: tuple[float, float] | None = None
         self._announced = 0
-        self._settled = self._lost = self._short = False
+        self._settled = self._lost = False
+        self._again_in = self._renewals = 0
         self._held, self.tally.held = bool(held), held
         self.refused = held
         """Why the worker count stays what the program asks for; empty while it may be changed."""
@@ -256,14 +261,23 @@ class Pilot:
             self._follow(iterator)
             return
         if not self.refused:
-            self._bound(within(self._session.cores.bounds(self._bounds, self.asked, self._use), allowed), allowed)
+            bounds = self._session.cores.bounds(self._bounds, self.asked, self._use)
+            self._bound(within(bounds, allowed, iterator.memory_room()), short=allowed is not None)
         self._carry_out(self._controller.observe(window), iterator)
 
-    def _bound(self, bounds: Bounds, allowed: Rung | None) -> None:
-        """What may be chosen from now on. Once memory is there again the search begins anew: nothing else would tell it so."""
-        if self._short and allowed is None:
-            self._controller, self._announced = Controller(self.plan, bounds), 0
-        self._short = allowed is not None
+    def _bound(self, bounds: Bounds, *, short: bool) -> None:
+        """What may be chosen from now on.
+
+        When memory is there again the search begins anew, since nothing else would tell it so: later each time, or the two
+        of them could go on for ever, one adding workers and the other taking them away.
+        """
+        if short:
+            self._again_in = AGAIN_WINDOWS << self._renewals
+        elif self._again_in:
+            self._again_in -= 1
+            if self._again_in == 0:
+                self._renewals += 1
+                self._controller, self._announced = Controller(self.plan, bounds), 0
         self._controller.bounds = bounds
 
     def _with_others(self, window: Observation) -> Observation | None:

@@ -248,6 +248,10 @@ class ZeroIter(SingleIter):
         """What is left of the plan, since memory is short; None while that is all of it."""
         return self._trial.crew.memory.allowed if self._with_crew else None
 
+    def memory_room(self) -> int | None:
+        """What workers and batches may take together, at present; None where nothing binds them."""
+        return self._trial.crew.memory.room_bytes if self._with_crew else None
+
     def transport_bytes(self) -> int:
         """Memory that the batches in preparation and in the program's hands take."""
         return self._trial.crew.roster.transport_bytes() if self._with_crew else 0

@@ -6,8 +6,8 @@ trainer. So somebody has to look while there is still time:
     full plan ─▶ half the batches ─▶ a quarter ─▶ … one per worker ─▶ fewer workers ─▶ … one worker, one batch
         ◀──────────────── the same way back, one rung at a time, once memory has been free for a while
 
-One reading in, at most one change out. Down as often as memory is tight, unless the last step is still taking effect; up only
-after CALM_S without want. A step up that had to be taken back is not tried again before memory is freer *at the lower
+One reading in, at most one change out. Down as often as memory is tight, unless the last step is still taking effect, and half
+of the way that is left where the limit itself is in sight; up only after CALM_S without want. A step up that had to be taken back is not tried again before memory is freer *at the lower
 rung* than it was then, so that a load that stays the same comes to rest after one try.
 
 With a fixed number of workers (torch's contract) only the batches become fewer: which worker makes which batch stays.
@@ -61,6 +61,9 @@ class Reading:
     own_bytes: int
     """What this loader takes: its batches and its workers' private memory."""
 
+    transport_bytes: int = 0
+    """The part of it that batches take: bounded in bytes by `slots_bytes`, so its growth is nothing to be afraid of."""
+
     pressure: float | None = None
     """`some avg10` of memory, 0 to 100; None where it cannot be read or says nothing about this limit."""
 
@@ -84,9 +87,10 @@ class Reading:
         """Whether it would help if this loader took less."""
         return self.own_bytes >= MATTERS_SHARE * self.limit_bytes
 
-    def slots_bytes(self, transport_bytes: int) -> int:
-        """What batches may take so that use stays below the high mark; `transport_bytes` of it they take now."""
-        return max(0, transport_bytes + self.high_bytes - self.used_bytes)
+    @property
+    def slots_bytes(self) -> int:
+        """What batches may take so that use stays below the high mark."""
+        return max(0, self.transport_bytes + self.high_bytes - self.used_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +138,13 @@ class Governor:
         """`full` is what the plan in force wants; `fixed`: the number of workers stays."""
         self.log: deque[Change] = deque(maxlen=KEPT_CHANGES)
         """The last changes, oldest first."""
+        self.near = False
+        """Whether memory is tight, or will be soon: to be looked at more often."""
         self._fixed = fixed
         self._ladder = ladder(full, fixed=fixed)
         self._at = 0
         self._before: Reading | None = None
-        self._grew = 0.0
+        self._grew = self._lasting = 0.0
         self._want_s = 0.0
         self._tried: tuple[int, float, int] | None = None  # the rung that was climbed to, when, and the use before
         self._failed: dict[int, int] = {}  # rung: the use one below it before it was climbed to in vain
@@ -154,11 +160,18 @@ class Governor:
         """Whether that is less than its plan."""
         return self._at > 0
 
+    @property
+    def full(self) -> Rung:
+        """What it could do without want of memory."""
+        return self._ladder[0]
+
     def resize(self, full: Rung) -> None:
-        """Another plan is in force. What is allowed does not become more by that."""
-        if full == self._ladder[0]:
+        """Another plan is in force. What is allowed becomes neither more by that, nor all there is because the plan is less."""
+        allowed, limited, now = self.allowed, self.limited, self.full
+        if limited:
+            full = Rung(max(full.workers, now.workers), max(full.batches, now.batches))
+        if full == now:
             return
-        allowed, limited = self.allowed, self.limited
         self._ladder = ladder(full, fixed=self._fixed)
         fits = (at for at, rung in enumerate(self._ladder) if _within(rung, allowed))
         self._at = next(fits, len(self._ladder) - 1) if limited else 0
@@ -169,33 +182,38 @@ class Governor:
     def observe(self, reading: Reading) -> Change | None:
         """One look at memory; what changes by it, if anything."""
         falling = self._before is not None and reading.used_bytes < self._before.used_bytes
-        tight = self._tight(reading)
+        coming = self._coming(reading)
         self._before = reading
-        if tight or self._pressed(reading, PRESSED / 4) or reading.used_bytes > reading.low_bytes:
+        pressed = reading.used_bytes >= reading.low_bytes and self._pressed(reading, PRESSED)
+        tight = coming >= reading.high_bytes or pressed
+        self.near = tight or coming > reading.low_bytes
+        if self.near or self._pressed(reading, PRESSED / 4):
             self._want_s = reading.now_s
         if tight and reading.matters:
-            return None if falling and reading.used_bytes < reading.limit_bytes else self._down(reading)
+            urgent = max(reading.used_bytes, self._lasting) >= reading.limit_bytes
+            return None if falling and not urgent else self._down(reading, urgent=urgent)
         return self._up(reading) if self._may_rise(reading) else None
 
-    def _tight(self, reading: Reading) -> bool:
-        before = self._before
-        used, horizon_s, grows = reading.used_bytes, HORIZON_S, 0.0
+    def _coming(self, reading: Reading) -> float:
+        """What will be in use at the next look if the last growth goes on; later, if it has been going on for two looks."""
+        before, grows, elapsed_s = self._before, 0.0, 0.0
         if before is not None and reading.now_s > before.now_s:
             elapsed_s = reading.now_s - before.now_s
-            horizon_s = max(horizon_s, elapsed_s)
-            grows = max(0.0, (used - before.used_bytes) / elapsed_s)
-        # Twice in a row: the first batches of an epoch, or one large one, are no growth that goes on.
-        coming, self._grew = min(grows, self._grew) * horizon_s, grows
-        return used + coming >= reading.high_bytes or (used >= reading.low_bytes and self._pressed(reading, PRESSED))
+            rest = reading.used_bytes - reading.transport_bytes
+            grows = max(0.0, (rest - before.used_bytes + before.transport_bytes) / elapsed_s)
+        self._lasting = reading.used_bytes + min(grows, self._grew) * max(HORIZON_S, elapsed_s)
+        self._grew = grows
+        return max(reading.used_bytes + grows * elapsed_s, self._lasting)
 
     @staticmethod
     def _pressed(reading: Reading, pressure: float) -> bool:
         return reading.pressure is not None and reading.pressure >= pressure
 
-    def _down(self, reading: Reading) -> Change | None:
-        if self._at + 1 == len(self._ladder):
+    def _down(self, reading: Reading, *, urgent: bool) -> Change | None:
+        left = len(self._ladder) - 1 - self._at
+        if left == 0:
             return None
-        at, self._at = self._at, self._at + 1
+        at, self._at = self._at, self._at + (-(-left // 2) if urgent else 1)
         if self._tried is not None and self._tried[0] == at:
             _, since_s, used_bytes = self._tried
             if reading.now_s - since_s < PROBATION_S * 2 ** self._falls.get(at, 0):
