@@ -27,6 +27,7 @@ from keepfed.loader import (
     lease,
     memory,
     mover,
+    obituary,
     pinned,
     pool,
     readahead,
@@ -48,7 +49,7 @@ FILES = {
     module.__file__
     for module in (
         *(channel, control, crew, decode, epoch, intake, lease, order),
-        *(pool, readahead, releases, roster, watcher, zygote),
+        *(obituary, pool, readahead, releases, roster, watcher, zygote),
     )
 }
 GPU_FILES = {module.__file__ for module in (crew, decode, delivery, gate, intake, lease, mover, pinned, readahead)}

@@ -1,7 +1,8 @@
 """The zygote's own side: fork workers when asked, say how they ended, and keep an understudy (zygote.py has the picture).
 
 An understudy is a copy of the zygote that waits for its end. It is forked once the zygote has lived for a moment, so that
-an epoch of half a second does not pay for it, and then waits in one poll(2) for the end of the zygote or of the trainer.
+an epoch of half a second does not pay for it (the page tables of a trainer of many GB are copied), and then waits in one
+poll(2) for the end of the zygote or of the trainer. A zygote out of a nursery is small and has one at once.
 Everything that it needs it has inherited: the dataset as it was at `iter()`, the control socket, a pidfd of the trainer.
 
 What a zygote had taken from the control socket when it was killed is known to nobody. So every order to fork carries the
@@ -56,7 +57,9 @@ class ZygoteProcess:
         """Be a zygote until the end. `announced`: whether the trainer knows this process already."""
         status = 1
         try:
-            if not announced:
+            if announced:
+                self._understudy_due_s = time.monotonic() + UNDERSTUDY_AFTER_S
+            else:
                 self._announce()
             gc.freeze()  # a collection here or in a worker must not run the trainer's finalizers, nor touch its pages
             leave_regions()
@@ -80,7 +83,6 @@ class ZygoteProcess:
 
     def _serve(self) -> bool:
         """Until the trainer says quit (True) or is gone (False: then the kernel kills the workers)."""
-        self._understudy_due_s = time.monotonic() + UNDERSTUDY_AFTER_S
         while True:
             events = self._poll()
             if self._trainer in events:
