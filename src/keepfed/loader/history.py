@@ -45,11 +45,9 @@ class History:
 
     def has_noted(self, number: int) -> None:
         """It has noted its random states after the `number`-th thing."""
-        if number < self.noted:
-            return
-        self.noted = number
-        while self._things and next(iter(self._things.values()))[0] <= self.noted:
-            self._things.pop(next(iter(self._things)))
+        if number > self.noted:  # most answers bring no new note
+            self.noted = number
+            self._things = {key: thing for key, thing in self._things.items() if thing[0] > number}
 
     def died(self, note: tuple[int, Any] | None, lost: set[tuple[int, int]]) -> None:
         """It died. `note` is the last that it left; `lost` are the tasks, by epoch and number, that will be sent again."""
