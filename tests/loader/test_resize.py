@@ -24,6 +24,7 @@ from keepfed.loader.switches import with_switches
 from keepfed.loader.terms import Terms
 from keepfed.plan import Plan
 from tests.loader.processes import wait_until, watching
+from tests.loader.side_by_side import describe
 
 MAX_WORKERS = 4
 BATCHES = 24
@@ -227,6 +228,28 @@ def test_moves_and_deaths_together_change_no_batch(expected: list[list[list[floa
                 iterator.change_plan(Plan(pick.randint(1, MAX_WORKERS), pick.randint(1, 2)))
                 pick.choice(list(iterator._crew.roster.pool().workers.values())).kill()
         assert seen == expected
+
+
+class Large(Drawing):
+    """Samples that travel in slots, and not as copies in messages."""
+
+    def __getitem__(self, index: int) -> Any:
+        return index, torch.rand(180, 180), np.random.rand(9)
+
+
+def test_moves_and_deaths_change_no_byte_of_what_lies_in_slots() -> None:
+    """Batches that the program still holds, too, while their workers are replaced and others write beside them."""
+    undisturbed = [describe(batch) for batch in shared(loader_of(Large()), workers=1, prefetch=1)]
+    pick = random.Random(7)
+    iterator = shared(loader_of(Large()), workers=3)
+    held = []
+    while (batch := next(iterator, None)) is not None:
+        held.append(batch)
+        if len(held) % 5 == 1:
+            iterator.change_plan(Plan(pick.randint(1, MAX_WORKERS), pick.randint(1, 3)))
+        if len(held) % 9 == 4:
+            pick.choice(list(iterator._crew.roster.pool().workers.values())).kill()
+    assert [describe(batch) for batch in held] == undisturbed
 
 
 def test_a_sample_that_kills_every_worker_ends_in_an_error_that_names_it() -> None:
