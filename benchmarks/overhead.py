@@ -100,7 +100,7 @@ GUARDS: dict[type, Sequence[str]] = {
     Scales: ("perhaps_weigh",),
 }
 REDO: dict[type, Sequence[str]] = {
-    Notes: ("take_in_hand", "nothing_in_hand", "thing_done"),
+    Notes: ("thing_done",),
     History: ("task", "resume", "has_noted"),
 }
 LEFT_OUT = {"all": GUARDS | REDO, "guards": GUARDS, "redo": REDO, "nothing": {}}

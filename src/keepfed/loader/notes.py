@@ -1,4 +1,4 @@
-"""What a worker leaves behind when it dies: which batch it had in hand, and where its random streams stood.
+"""What a worker leaves behind when it dies: where its random streams stood.
 
 With a fixed worker count each worker draws from one stream for its whole life, as torch's do. When it dies, the position of
 that stream dies with it, and a batch that is made again by a new worker would have other augmentations than torch's run
@@ -30,7 +30,6 @@ from keepfed.loader.draws import States, states
 
 COST_SHARE = 300
 """A note is written when the work since the last one took so many times as long as writing it."""
-_IN_HAND = struct.Struct("<qq")  # epoch, number of the batch
 _FRAME = struct.Struct("<qqq")  # number, the number again once the bytes are whole, their length
 _WEIGHT = struct.Struct("<qqq")
 _NOTHING = -1
@@ -62,7 +61,7 @@ class Notes:
     def __init__(self, memory: memoryview) -> None:
         """`memory` is shared by worker and trainer, with room for two notes of 11 KB, and for what streams say of themselves."""
         self._memory = memory
-        self._half = (len(memory) - _IN_HAND.size - _WEIGHT.size) // 2
+        self._half = (len(memory) - _WEIGHT.size) // 2
         self._worked_s = 0.0
         self._cost_s = 0.0
         self._next = 0
@@ -71,31 +70,17 @@ class Notes:
 
     def clear(self) -> None:
         """Forget what another worker noted here."""
-        self.nothing_in_hand()
         self.weighed(Weight(0, 0, 0))
         for start in (0, self._half):
             _FRAME.pack_into(self._memory, start, 0, _NOTHING, 0)
 
-    def take_in_hand(self, epoch: int, number: int) -> None:
-        """The worker begins to make this batch."""
-        _IN_HAND.pack_into(self._memory, 2 * self._half, epoch, number)
-
-    def nothing_in_hand(self) -> None:
-        """The worker makes no batch."""
-        _IN_HAND.pack_into(self._memory, 2 * self._half, _NOTHING, _NOTHING)
-
-    def in_hand(self) -> tuple[int, int]:
-        """Epoch and number of the batch that the worker makes; (-1, -1) when it makes none."""
-        epoch, number = _IN_HAND.unpack_from(self._memory, 2 * self._half)
-        return epoch, number
-
     def weighed(self, weight: Weight) -> None:
         """The worker has weighed itself."""
-        _WEIGHT.pack_into(self._memory, 2 * self._half + _IN_HAND.size, *weight)
+        _WEIGHT.pack_into(self._memory, 2 * self._half, *weight)
 
     def weight(self) -> Weight:
         """What the worker took when it last weighed itself. Not whole when it is read in the middle: good enough here."""
-        return Weight(*_WEIGHT.unpack_from(self._memory, 2 * self._half + _IN_HAND.size))
+        return Weight(*_WEIGHT.unpack_from(self._memory, 2 * self._half))
 
     def thing_done(self, number: int, seconds: float, stream: Callable[[], bytes] | None = None) -> None:
         """The worker finished the `number`-th thing that it was told to do, which took this long.

@@ -33,6 +33,9 @@ from keepfed.text import say
 if TYPE_CHECKING:
     from keepfed.loader.worker import WorkerJob
 
+QUICK_SAMPLE_S = 20e-6
+"""After a batch whose samples took less than this each, the next one's are not told apart: to say which one it is at would cost
+a worker half a per cent of its time."""
 REST_S = 1.0
 """A worker that has had nothing to do for so long after an epoch, or while memory is short, gives the pages of its free slots
 back."""
@@ -68,6 +71,7 @@ class TaskQueue:
         self._stream = torch_seam.is_iterable_kind(job.loop_arguments.get("dataset_kind"))
         arguments = job.loop_arguments
         self._stamps = arguments.get("auto_collation", False) and stamps(arguments["dataset"])
+        self._quick = False  # whether the samples of the last batch were
         self._things = 0
         self._tasks: deque[tuple[Any, ...]] = deque()
         self._released: deque[Any] = deque()
@@ -106,11 +110,9 @@ class TaskQueue:
             draws.reseed(state)
         elif state is not None:
             draws.restore(state)
-        if not self.again:
-            self._notes.take_in_hand(self.epoch, self.number)
         self.pulse.batch(self.epoch, self.number)
         self.started_s, self.started_cpu_s = time.perf_counter(), time.process_time()
-        stamped = self._stamps and type(self.index) is list
+        stamped = self._stamps and not self._quick and type(self.index) is list
         return self.number, Stamped(self.index, self.pulse) if stamped else self.index
 
     def _next(self) -> tuple[Any, ...] | None:
@@ -142,13 +144,14 @@ class TaskQueue:
 
     def answered(self, *, went_on: bool) -> None:
         """The task in hand is done; it `went_on` if that was by a batch and not by an exception or the end of a stream."""
-        self._notes.nothing_in_hand()
         self.pulse.done()
         self._scales.perhaps_weigh()
+        seconds = time.perf_counter() - self.started_s
+        self._quick = type(self.index) is list and seconds < QUICK_SAMPLE_S * len(self.index)
         if self._fixed and not self._stream:
-            self._notes.thing_done(self._things, time.perf_counter() - self.started_s)
+            self._notes.thing_done(self._things, seconds)
         elif self.place is not None and went_on:
-            self._notes.thing_done(self._things, time.perf_counter() - self.started_s, self.place.state)
+            self._notes.thing_done(self._things, seconds, self.place.state)
 
     @property
     def noted(self) -> int:

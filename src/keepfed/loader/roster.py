@@ -149,8 +149,9 @@ class Roster:
         its decoding (Ctrl-C), and messages to workers carry the slots that were already given back.
         """
         notes = Notes(worker.book.region.notes())
-        of, number = notes.in_hand()
-        in_hand = order.tasks.get(number) if of == epoch and not worker.orphaned else None
+        beat = self.heartbeat(worker)
+        to_blame = beat.pid and beat.epoch == epoch and not worker.orphaned
+        in_hand = order.tasks.get(beat.batch) if to_blame else None
         lost = order.lost(worker.id, worker.serial, in_hand.number if in_hand is not None else -1)
         takes_more = order.workers.get(worker.id, False)
         if worker.quitting and not lost:
