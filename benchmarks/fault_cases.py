@@ -95,8 +95,9 @@ def _send(pids: Workers, number: int) -> None:
 def _kill_zygote(workers: Workers) -> None:
     """The worker's parent. Never the trainer."""
     parent = parent_of(workers[0])
-    if parent not in {0, 1, os.getpid()}:
-        os.kill(parent, signal.SIGKILL)
+    if parent in {0, 1, os.getpid()}:
+        raise RuntimeError(f"worker {workers[0]} has no parent between the program and itself: {parent}")
+    os.kill(parent, signal.SIGKILL)
 
 
 def _segfault() -> None:

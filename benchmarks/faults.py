@@ -36,7 +36,7 @@ from typing import Any
 
 import torch
 from fault_cases import FAULTS, KINDS, METHODS, WORKERS
-from fault_cells import GONE_S, HANGS_S, STARTS_S, Outcome, in_a_fresh_process
+from fault_cells import GONE_S, HANGS_S, LEAVES_S, STARTS_S, Outcome, in_a_fresh_process
 from fault_program import Cell
 
 LOADERS = ("torch", "keepfed")
@@ -167,17 +167,20 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
 
 def in_words(outcomes: Sequence[Outcome]) -> str:
     """What came of the cells of one loader, fault and start method (kinds of dataset); told apart where they differ."""
+    gone_s = [outcome.gone_s for outcome in outcomes if outcome.gone_s is not None]
+    if gone_s:
+        return f"gone after {max(gone_s):.2f} s" if max(gone_s) < LEAVES_S else f"still there after {LEAVES_S:g} s"
     said = {outcome.cell.kind: ENDS[outcome.end] for outcome in outcomes}
     if len(set(said.values())) > 1:
         text = "; ".join(f"{kind}: {end}" for kind, end in said.items())
     else:
         text = next(iter(said.values()), "–")
-    for word, name in (("told", "detected_s"), ("on", "recovered_s"), ("gone", "gone_s")):
+    for word, name in (("told", "detected_s"), ("on", "recovered_s")):
         found = [value for outcome in outcomes if (value := getattr(outcome, name)) is not None]
         if found and not (word == "told" and text == ENDS["hangs"]):
             text += f", {word} {max(found):.2f} s"
     left = max((len(outcome.left) for outcome in outcomes), default=0)
-    return f"{text}, leaves {left} processes" if left else text
+    return f"{text}, leaves {left} process{'es' if left > 1 else ''}" if left else text
 
 
 ENDS = {"survived": "✓", "error": "gives up", "hangs": "**hangs**", "wrong": "**wrong batches**", "skipped": "not run"}

@@ -183,9 +183,14 @@ def play(this: Round, args: argparse.Namespace, score: Score) -> None:
     epochs = undisturbed(this.making)
     try:
         with loader_of("keepfed", this.making, this.method) as loader:
+            before = 0
             for epoch, wanted in enumerate(epochs):
-                read(this, epoch, iter(loader), wanted, striker)
-            score.restarts += loader.stats().restarts
+                iterator = iter(loader)
+                # Of all loaders made here, where the worker count is automatic.
+                before = before if epoch else loader.stats().restarts
+                read(this, epoch, iterator, wanted, striker)
+                del iterator
+            score.restarts += loader.stats().restarts - before
     except Exception as error:
         score.faults.append(f"{this}: {type(error).__name__}: {error}")
     score.rounds += 1

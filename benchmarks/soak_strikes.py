@@ -82,6 +82,7 @@ class Striker:
         self._signal = signal.SIGKILL
         if dice < self._stops:
             self._signal = signal.SIGSTOP
+            self._quiet = self._in_preparation + 1
             self._score.stops += 1
         elif dice < self._stops + self._zygotes:
             time.sleep(UNDERSTUDY_S)

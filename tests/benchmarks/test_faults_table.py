@@ -94,6 +94,13 @@ def test_both_kinds_of_dataset_share_a_cell_unless_they_differ() -> None:
     )
 
 
+def test_of_a_killed_trainer_it_is_asked_when_its_children_were_gone() -> None:
+    gone, stayed = (judged("trainer-killed", watched(EVERY[:20]), gone_s=seconds) for seconds in (0.25, cells.LEAVES_S))
+    assert faults.in_words([gone]) == "gone after 0.25 s"
+    assert faults.in_words([gone, stayed]) == "still there after 15 s"
+    assert faults.missed_by(stayed, "d") == ["error: its children stay", "children gone after 15.00 s"]
+
+
 def test_every_cell_of_the_table_can_be_asked_for_and_some_cannot_be() -> None:
     asked = list(faults.cells(faults.parse_args([])))
     assert len(asked) == len(set(asked))
