@@ -178,6 +178,15 @@ def test_a_batch_that_sticks_every_time_ends_the_epoch_and_is_named(tmp_path: Pa
 
 
 @pytest.mark.usefixtures("hasty")
+def test_a_worker_that_is_stopped_before_its_first_heartbeat_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    loader = keepfed.DataLoader(Noisy(24), batch_size=4, num_workers=2)
+    iterator: Any = iter(loader)
+    os.kill(iterator._workers[1].pid, signal.SIGSTOP)
+    assert len(list(iterator)) == 6
+    assert "SIGSTOP" in caplog.text
+
+
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize(("sticks", "why"), [(stop, "SIGSTOP"), (lock_twice, "locks inside it")])
 def test_a_worker_that_provably_cannot_go_on_is_replaced_without_any_setting(
     sticks: Callable[[Path], None], why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -95,10 +95,11 @@ class Watcher:
         beat = self._roster.heartbeat(worker)
         task = _in_hand(worker, order, epoch, beat)
         proof, traced = "", False
-        if task is not None and self._dog.stuck_s(worker.id) >= SLICE_S and beat.pid:
-            state = read_state(beat.pid)
+        if task is not None and self._dog.stuck_s(worker.id) >= SLICE_S and worker.is_up and worker.pid:
+            # Its pid as the zygote says it: it may have been stopped before its first heartbeat.
+            state = read_state(worker.pid)
             traced = state is not None and (bool(state.tracer_pid) or state.frozen)
-            proof = proof_of_no_return(beat.pid)
+            proof = proof_of_no_return(worker.pid)
         waits = task is None or beat.phase is Phase.WAITING_FOR_ROOM  # for the program, or for another worker's batch
         place = None if task is None or waits else (epoch, task.number)
         return Pulse(worker.id, worker.serial, place, beat, proof, traced, starting=not beat.pid)
