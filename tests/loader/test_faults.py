@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 with pytest.MonkeyPatch.context() as patch:
@@ -35,6 +36,7 @@ def forked(cell: Any, folder: Path) -> Iterator[tuple[int, int]]:
     if pid == 0:
         try:
             os.setsid()
+            torch.set_num_threads(1)  # OpenMP's threads did not come along, and it would wait for them
             os.close(theirs)
             program.run(cell, folder, program.teller(ours))
         except BaseException:

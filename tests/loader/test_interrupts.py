@@ -57,6 +57,15 @@ BATCHES = 500
 LARGE = 90_000  # as int32 large enough to be leased
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Beside busy workers, OpenMP's threads wait for each other longer than a test may last."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 AT_THE_VERY_RETURN = {
     "Crew.deliver: if batch is None or torch_seam.is_exception(batch):",
     "Crew.deliver: return batch",
