@@ -95,7 +95,13 @@ def test_the_file_can_be_read_after_the_program_was_killed(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("dataset", "told"), [(Gated, True), (Whole, False), (lambda path: Subset(Gated(path), range(8)), True)]
+    ("dataset", "told"),
+    [
+        (Gated, True),
+        (Whole, False),
+        (lambda path: Subset(Gated(path), range(8)), True),
+        (lambda path: Subset(Subset(Gated(path), range(8)), range(4)), False),
+    ],
 )
 def test_samples_are_told_apart_where_they_are_fetched_one_by_one(dataset: Any, told: bool, tmp_path: Path) -> None:
     assert stamps(dataset(tmp_path)) is told

@@ -160,9 +160,8 @@ def stamps(dataset: Any) -> bool:
     """Whether samples are fetched one by one, so that reading the indices tells which one is being made."""
     from torch.utils.data import Subset
 
-    while type(dataset) is Subset:
-        dataset = dataset.dataset
-    return not callable(getattr(dataset, "__getitems__", None))
+    inner = dataset.dataset if type(dataset) is Subset else dataset  # a Subset of a Subset hands all indices on at once
+    return not callable(getattr(inner, "__getitems__", None))
 
 
 shared = Board()
