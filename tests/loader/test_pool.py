@@ -167,6 +167,17 @@ def test_a_pool_that_is_shut_down_twice_or_closed_says_nothing_more() -> None:
         workers.close()
 
 
+def test_the_region_of_a_worker_that_cannot_be_killed_is_not_handed_on() -> None:
+    """It is left behind with whoever may still write there, also where the pool ends before anybody forgets the worker."""
+    with running() as workers:
+        dead, left = workers.add(0, region()), workers.add(1, region())
+        dead.kill()
+        dead.join(10)
+        assert left.pid
+        workers.abandon(left)
+        assert workers.shut_down() == [dead]
+
+
 # ---- Ctrl-C at every line of what hears and watches ------------------------------------------------------------------
 
 INTERRUPTED = {module.__file__ for module in (channel, control, pool, zygote)}

@@ -145,7 +145,7 @@ class Pool:
                 self._end_workers()
         finally:  # Ctrl-C in the middle: the end of the zygote is the end of all that is left
             self._zygote.quit(GRACE_S)
-            dead += [worker for worker in self.workers.values() if worker.gone]
+            dead += [worker for worker in self.workers.values() if worker.gone and not worker.abandoned]
             self.close()
         return dead
 
