@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import os
@@ -226,3 +227,28 @@ def test_ctrl_c_at_a_line_loses_no_birth_no_message_and_no_death() -> None:
             if not interrupter.at:
                 break
         assert position > 80, "so many lines were interrupted"
+
+
+@pytest.mark.leaves("descriptors", reason="an interrupt just before os.close costs that one; closing twice is worse")
+def test_ctrl_c_closes_no_descriptor_that_has_become_somebody_elses() -> None:
+    """The pidfd of a worker that nobody knows any more is closed; its number is given to the next file that is opened."""
+    for position in itertools.count(1):
+        interrupter = Interrupter(INTERRUPTED, position)
+        ours, theirs = control.control_pair()
+        reading, writing = os.pipe()
+        workers = Pool(Zygote(ours))
+        try:
+            control.tell(theirs, ("forked", 1, os.getpid()), [writing])
+            interrupter.run(functools.partial(workers.hear, 0))
+            others = [os.dup(reading) for _ in range(3)]
+            workers.hear(0)
+            workers.hear(0)
+            for fd in (*others, reading, writing):
+                os.close(fd)  # EBADF for one that was closed meanwhile
+        finally:
+            interrupter.close()
+            workers.close()
+        theirs.close()
+        if not interrupter.at:
+            break
+    assert position > 10, "so many lines were interrupted"

@@ -268,8 +268,7 @@ class Pool:
             self._watch(pidfd, None)
             self._bury_unborn()
         elif kind == "forked" and worker is None:
-            for fd in fds:
-                os.close(fd)
+            self._zygote.close_first_descriptors()
         elif kind == "forked" and worker is not None:
             pidfd = _pidfd(rest[0], fds)
             worker.forked(rest[0], pidfd)

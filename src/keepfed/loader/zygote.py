@@ -150,6 +150,16 @@ class Zygote:
         data, ancillary, _, _ = self._inbox[0]
         return read(data), descriptors(ancillary)
 
+    def close_first_descriptors(self) -> None:
+        """Nobody wants what came along with the first message.
+
+        Forgotten first: were they closed a second time after Ctrl-C, the numbers might be somebody else's by then.
+        """
+        data, ancillary, flags, sender = self._inbox[0]
+        self._inbox[0] = data, [], flags, sender
+        for fd in descriptors(ancillary):
+            os.close(fd)
+
     def done_with_first(self) -> None:
         """Drop the first message."""
         self._inbox.popleft()
