@@ -75,3 +75,31 @@ def test_a_task_that_could_not_be_sent_is_not_made_again() -> None:
     history.not_told(0, 0)
     history.task(0, 1, "index")
     assert history.opening() == [("again", 0, 1, "index")]
+
+
+def test_what_a_stream_is_told_again_and_again_is_kept_once() -> None:
+    """Without a state of its own it is remembered for a whole epoch, which may last for weeks."""
+    history = History()
+    for number in range(3):
+        history.task(0, number, [None] * 256)
+    indices = [message[3] for message in history.opening()]
+    assert indices == [[None] * 256] * 3
+    assert len({id(index) for index in indices}) == 1
+
+
+def test_indices_are_kept_as_they_are_and_compared_with_nothing() -> None:
+    history, odd = History(), [None, Incomparable()]
+    indices = [odd, [], [Incomparable()], None, [None], [None, None]]
+    for number, index in enumerate(indices):
+        history.task(0, number, index)
+    kept = [message[3] for message in history.opening()]
+    assert all(one is other for one, other in zip(kept, indices, strict=True))
+
+
+class Incomparable:
+    """As an array is to `==`."""
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have none
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value of an array is ambiguous")

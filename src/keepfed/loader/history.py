@@ -15,6 +15,8 @@ replacement reads the stream from there, on the assumption that it gives the sam
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import repeat
+from operator import is_
 from typing import Any
 
 Key = tuple[str, int, int]
@@ -30,10 +32,11 @@ class History:
     states: Any = None
     """What a dead worker had noted after `noted` things (a Noted), for its replacement; None before the first death."""
     _things: dict[Key, tuple[int, Message]] = field(default_factory=dict)
+    _blanks: dict[int, list[None]] = field(default_factory=dict)
 
     def task(self, epoch: int, number: int, index: Any) -> None:
         """It is about to be sent this task. Saying it twice does no harm."""
-        self._told(("task", epoch, number), ("again", epoch, number, index))
+        self._told(("task", epoch, number), ("again", epoch, number, self._kept(index)))
 
     def not_told(self, epoch: int, number: int) -> None:
         """It could not be sent this task after all."""
@@ -69,6 +72,12 @@ class History:
     def resumes(self) -> bool:
         """Whether its replacement's stream goes on from a state that the stream gave of itself."""
         return bool(getattr(self.states, "stream", b""))
+
+    def _kept(self, index: Any) -> Any:
+        """A stream is told a None per sample, batch for batch, and what it was told is kept for a whole epoch: one such list."""
+        if type(index) is list and all(map(is_, index, repeat(None))):
+            return self._blanks.setdefault(len(index), index)
+        return index
 
     def _told(self, key: Key, message: Message) -> None:
         if key not in self._things:  # the number and the thing in one step: Ctrl-C leaves no gap in the numbers
