@@ -5,7 +5,8 @@ a sample that a dead worker skipped and its replacement skips again counts once,
 time. The log has the first ten, then the hundredth, the thousandth, …: a whole broken folder must not fill a disk.
 
 A batch of which nothing is left cannot be delivered. One process trains on without it. Where several ranks train together,
-that rank would make one step less than the others, who would wait for it in their next collective operation, for ever: an error there.
+that rank would make one step less than the others, who would wait for it in their next collective operation, for ever: an
+error there.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ trainer. So somebody has to look while there is still time:
         ◀──────────────── the same way back, one rung at a time, once memory has been free for a while
 
 One reading in, at most one change out. Down as often as memory is tight, unless the last step is still taking effect, and half
-of the way that is left where the limit itself is in sight; up only after CALM_S without want. A step up that had to be taken back is not tried again before memory is freer *at the lower
-rung* than it was then, so that a load that stays the same comes to rest after one try.
+of the way that is left where the limit itself is in sight; up only after CALM_S without want. A step up that had to be taken
+back is not tried again before memory is freer *at the lower rung* than it was then, so that a load that stays the same comes to
+rest after one try.
 
 With a fixed number of workers (torch's contract) only the batches become fewer: which worker makes which batch stays.
 """
