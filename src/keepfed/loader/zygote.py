@@ -83,19 +83,27 @@ class Zygote:
 
     @classmethod
     def forked(cls, main: WorkerMain, generation: int = 0) -> Zygote:
-        """Fork one. `main(worker_id, end, region)` is what workers will run; it and all it refers to are frozen now."""
+        """Fork one. `main(worker_id, end, region)` is what workers will run; it and all it refers to are frozen now.
+
+        Raises OSError when there is no room for another process.
+        """
         control, theirs = control_pair()
         trainer_pid = os.getpid()
         trainer = os.pidfd_open(trainer_pid)
         for stream in (sys.stdout, sys.stderr):  # else every worker would print the program's unwritten text again
             with contextlib.suppress(AttributeError, ValueError, OSError):
                 stream.flush()
-        pid = os.fork()
-        if pid == 0:
+        try:
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                ZygoteProcess(theirs, trainer, trainer_pid, main, generation).run()
+        except OSError:
             control.close()
-            ZygoteProcess(theirs, trainer, trainer_pid, main, generation).run()
-        theirs.close()
-        os.close(trainer)
+            raise
+        finally:
+            theirs.close()
+            os.close(trainer)
         return cls(control, pid, os.pidfd_open(pid), generation)
 
     @property
