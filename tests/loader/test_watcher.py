@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -230,6 +231,21 @@ def test_a_batch_that_always_locks_itself_up_ends_the_epoch_and_is_named(tmp_pat
     loader = keepfed.DataLoader(Sticky(tmp_path, lock_twice, {10}, always=True), batch_size=4, num_workers=2)
     with pytest.raises(WorkerDied, match=r"stuck(.|\n)*\[8, 9, 10, 11\]"):
         run(loader)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_where_no_process_can_be_had_to_fork_workers_from_the_stuck_one_is_replaced_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused() -> int:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    loader = keepfed.DataLoader(Sticky(tmp_path, lock_twice, {10}, always=True), batch_size=4, num_workers=2)
+    batches = iter(loader)
+    monkeypatch.setattr(os, "fork", refused)
+    with pytest.raises(WorkerDied, match=r"batch 2, indices \[8, 9, 10, 11\]"):
+        list(batches)
+    assert not any("forked anew" in record.getMessage() for record in caplog.records)
 
 
 @pytest.mark.usefixtures("hasty")

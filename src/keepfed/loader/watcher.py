@@ -128,8 +128,11 @@ class Watcher:
         self._locked[epoch, task.number] += 1
         if self._locked[epoch, task.number] not in RENEWED_AT:
             return False
+        try:
+            self._roster.renew(self._fork)
+        except OSError:  # no room for another process: this worker alone is replaced
+            return False
         logger.warning(say("loader.stuck_renewed", said=said))
-        self._roster.renew(self._fork)
         return True
 
     def _press(self, worker: Worker, now_s: float) -> None:
