@@ -95,7 +95,7 @@ def nothing(*_: Any) -> None:
 
 
 GUARDS: dict[type, Sequence[str]] = {
-    Pulse: ("batch", "phase", "done", "idle"),
+    Pulse: ("batch", "phase", "idle"),
     Watcher: ("begin", "look"),
     Scales: ("perhaps_weigh",),
 }

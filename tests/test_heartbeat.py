@@ -44,8 +44,8 @@ def test_a_row_says_which_sample_of_which_batch_in_which_phase(row: memoryview) 
     pulse.phase(Phase.SENDING)
     before = pulse.waits_for_room()
     assert (before, read_row(row).phase) == (Phase.SENDING, Phase.WAITING_FOR_ROOM)
-    pulse.done()
-    assert (read_row(row).batch, read_row(row).made) == (-1, 1)
+    pulse.idle()
+    assert (read_row(row).batch, read_row(row).begun) == (-1, 1)
 
 
 def test_a_cleared_row_is_nobodys(row: memoryview) -> None:

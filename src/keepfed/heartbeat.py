@@ -32,7 +32,7 @@ FILE_BYTES = ROW_BYTES * (1 + MOST_ROWS)
 NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _HEADER = struct.Struct("<8sqq")
 _ROW = struct.Struct("<8q")
-_PID, _WORKER, _EPOCH, _BATCH, _SAMPLE, _PHASE, _SINCE_NS, _MADE = range(8)
+_PID, _WORKER, _EPOCH, _BATCH, _SAMPLE, _PHASE, _SINCE_NS, _BEGUN = range(8)
 
 
 class Phase(IntEnum):
@@ -63,15 +63,15 @@ class Heartbeat:
     epoch: int
     """The epoch of its batch, from 0."""
     batch: int
-    """The batch that it makes, from 0; -1 when it makes none."""
+    """The batch that it makes, or has just sent, from 0; -1 when it waits for one."""
     sample: int
     """Which sample of the batch, from 0; -1 where that cannot be told (`__getitems__` makes them all at once)."""
     phase: Phase
     """What it is doing."""
     since_s: float
     """When it began with this batch, or began to wait for one (CLOCK_MONOTONIC, which all processes of a host share)."""
-    made: int
-    """Batches that it has made."""
+    begun: int
+    """Batches that it has begun."""
 
 
 class Pulse:
@@ -82,7 +82,7 @@ class Pulse:
     def __init__(self, row: memoryview, worker: int) -> None:
         """`row` has ROW_BYTES."""
         self._row = row = row.cast("q")
-        row[_PID], row[_WORKER], row[_MADE] = os.getpid(), worker, 0
+        row[_PID], row[_WORKER], row[_BEGUN] = os.getpid(), worker, 0
         row[_EPOCH] = row[_BATCH] = row[_SAMPLE] = -1
         row[_PHASE], row[_SINCE_NS] = Phase.STARTING, time.monotonic_ns()
 
@@ -92,6 +92,7 @@ class Pulse:
         row[_SAMPLE] = -1
         row[_EPOCH], row[_BATCH] = epoch, number
         row[_PHASE], row[_SINCE_NS] = Phase.FETCHING, time.monotonic_ns()
+        row[_BEGUN] += 1
 
     def samples(self) -> Iterator[None]:
         """Each step says that the worker asks the dataset for the next sample of the batch. In C: it costs 60 ns."""
@@ -107,23 +108,18 @@ class Pulse:
         self._row[_PHASE] = Phase.WAITING_FOR_ROOM
         return before
 
-    def done(self) -> None:
-        """The batch was sent."""
-        row = self._row
-        row[_BATCH] = -1
-        row[_MADE] += 1
-
     def idle(self) -> None:
         """The worker begins to wait for a task."""
         row = self._row
+        row[_BATCH] = -1
         row[_PHASE], row[_SINCE_NS] = Phase.IDLE, time.monotonic_ns()
 
 
 def read_row(row: bytes | memoryview, start: int = 0) -> Heartbeat:
     """The row that begins at `start`."""
-    pid, worker, epoch, batch, sample, phase, since_ns, made = _ROW.unpack_from(row, start)
+    pid, worker, epoch, batch, sample, phase, since_ns, begun = _ROW.unpack_from(row, start)
     known = Phase(phase) if phase in Phase._value2member_map_ else Phase.STARTING
-    return Heartbeat(pid, worker, epoch, batch, sample, known, since_ns / 1e9, made)
+    return Heartbeat(pid, worker, epoch, batch, sample, known, since_ns / 1e9, begun)
 
 
 def clear_row(row: memoryview) -> None:

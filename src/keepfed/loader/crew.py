@@ -307,7 +307,8 @@ class Crew:
             if not self.roster.pool().hear(min(left_s, self._watcher.slice_s)):
                 raise LoaderError(say("loader.closed"))
             self._intake.take_in(self._order, self._epoch)
-            self._watcher.look(self._order, self._epoch)
+            if self._order.arrived == before:
+                self._watcher.look(self._order, self._epoch)
 
     def _dispatch(self) -> None:
         if self.memory.look(self.plan, self._order):

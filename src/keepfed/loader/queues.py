@@ -144,7 +144,6 @@ class TaskQueue:
 
     def answered(self, *, went_on: bool) -> None:
         """The task in hand is done; it `went_on` if that was by a batch and not by an exception or the end of a stream."""
-        self.pulse.done()
         self._scales.perhaps_weigh()
         seconds = time.perf_counter() - self.started_s
         self._quick = type(self.index) is list and seconds < QUICK_SAMPLE_S * len(self.index)

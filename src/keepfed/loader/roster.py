@@ -94,7 +94,8 @@ class Roster:
 
     def history(self, worker_id: int) -> History:
         """What the workers of this id have been told (fixed mode)."""
-        return self._histories.setdefault(worker_id, History())
+        history = self._histories.get(worker_id)
+        return history if history is not None else self._histories.setdefault(worker_id, History())
 
     # ---- resizing ---------------------------------------------------------------------------------------------------
 
@@ -152,6 +153,8 @@ class Roster:
         beat = self.heartbeat(worker)
         to_blame = beat.pid and beat.epoch == epoch and not worker.orphaned
         in_hand = order.tasks.get(beat.batch) if to_blame else None
+        if in_hand is not None and in_hand.ready:  # its last one arrived, and it had begun no other
+            in_hand = None
         lost = order.lost(worker.id, worker.serial, in_hand.number if in_hand is not None else -1)
         takes_more = order.workers.get(worker.id, False)
         if worker.quitting and not lost:

@@ -65,18 +65,20 @@ class Watcher:
         self.finished = self._dog.finished
         self.slice_s = min(SLICE_S, (requests.stall_timeout_s or SLICE_S) / 4)
         """How long the crew may wait before it looks again."""
-        self._last_s = 0.0
+        self._last_s: float | None = None
         self._ending: dict[int, tuple[float, bool]] = {}  # serial -> when it was told to end, and whether by SIGKILL
         self._locked: Counter[tuple[int, int]] = Counter()  # epoch and number of batches that met a dead lock
 
     def begin(self) -> None:
         """The program begins to wait."""
-        self._last_s = time.monotonic()
-        self._dog.away()
+        self._last_s = None
 
     def look(self, order: Order, epoch: int) -> None:
         """The program still waits. Raises WorkerStuck where it asked for that."""
         now_s = time.monotonic()
+        if self._last_s is None:  # the first look of a wait only starts the clock
+            self._dog.away()
+            self._last_s = now_s
         if now_s - self._last_s < self.slice_s:
             return
         self._last_s = now_s
