@@ -19,19 +19,18 @@ in between. Exit status 1 if one is missed.
 
 Result:
 
-    2026-11-21, 2 cores (AMD EPYC, virtual), torch 2.13.0, Python 3.11.7, NOT idle: load average 13 to 17 from other programs,
-    2 processes of 20 pairs, 2 workers; with against with, small batches differed by up to 12 % at such a load
+    2026-11-21, 2 cores (AMD EPYC, virtual), torch 2.13.0, Python 3.11.7, idle but for the last row (load average 13 to 17),
+    2 workers, 300 to 450 pairs in 2 or 3 processes (last row: 40 in 2)
 
     batch                     without      without us    with us   ratio  95 % interval     bar
-    64x1024 float32           all               345.5      371.0  1.1381  [1.0688, 1.2554]  1.01x missed
-    8x16 float32              all               165.1      170.4  1.0776  [1.0528, 1.1295]  1.01x missed
-    dict of 6, batch 32       all               349.2      371.6  1.1282  [1.0363, 1.2771]  1.01x missed
+    64x1024 float32           all               237.0      249.7  1.0555  [1.0460, 1.0692]  1.01x missed
+    8x16 float32              all               155.4      165.3  1.0606  [1.0433, 1.0752]  1.01x missed
+    dict of 6, batch 32       all               245.3      253.4  1.0399  [1.0293, 1.0542]  1.01x missed
     work-bound, 5 ms/sample   all             41038.5    41341.9  1.0076  [1.0045, 1.0162]  1.01x open
 
-    Missed for batches that cost their workers next to nothing. The calls by themselves, timed alone on the same machine, take
-    3.8 us for a batch of 8 samples and 6 us for one of 64: heartbeat 0.8, its stamps 1.7 and 3.9, notes 0.3, history 0.7 to 0.9,
-    watchdog and scales 0.3. That is 2 % of such a batch, and a ten-thousandth of one whose samples take 5 ms each; there the
-    notes of the random states are what is left, a three hundredth at most.
+    Missed for batches that cost their workers next to nothing: 8 to 13 us each, of which the calls timed alone explain 2 to 4.
+    With against with came out at 1.011 [0.995, 1.026] (8x16, 1,200 pairs), so a bar of 1 % is at the edge of what this can
+    tell. For samples that take work, what is left are the notes of the random states, a three hundredth at most.
 
 Re-run (some ten minutes on two quiet cores):
 

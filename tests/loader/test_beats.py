@@ -107,6 +107,14 @@ def test_samples_are_told_apart_where_they_are_fetched_one_by_one(dataset: Any, 
     assert stamps(dataset(tmp_path)) is told
 
 
+def test_a_dataset_that_cannot_be_asked_is_not_stamped() -> None:
+    class Closed:
+        def __getattr__(self, name: str) -> Any:
+            raise RuntimeError(name)
+
+    assert not stamps(Closed())
+
+
 def test_indices_stay_plain_lists_for_datasets_that_see_them(tmp_path: Path) -> None:
     class Seeing(Dataset[Any]):
         def __getitem__(self, index: Any) -> Any:

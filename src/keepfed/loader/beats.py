@@ -161,7 +161,10 @@ def stamps(dataset: Any) -> bool:
     from torch.utils.data import Subset
 
     inner = dataset.dataset if type(dataset) is Subset else dataset  # a Subset of a Subset hands all indices on at once
-    return not callable(getattr(inner, "__getitems__", None))
+    try:
+        return not callable(getattr(inner, "__getitems__", None))
+    except Exception:  # a __getattr__ of the program's: torch will meet it too, and raise it where the program sees it
+        return False
 
 
 shared = Board()
