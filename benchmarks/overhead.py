@@ -20,7 +20,7 @@ in between. Exit status 1 if one is missed.
 Result:
 
     2026-11-21, 2 cores (AMD EPYC, virtual), torch 2.13.0, Python 3.11.7, idle but for the last row (load average 13 to 17),
-    2 workers, 300 to 450 pairs in 2 or 3 processes (last row: 40 in 2)
+    2 workers, 300 to 900 pairs in 2 or 3 processes (last row: 40 in 2)
 
     batch                     without      without us    with us   ratio  95 % interval     bar
     64x1024 float32           all               237.0      249.7  1.0555  [1.0460, 1.0692]  1.01x missed
