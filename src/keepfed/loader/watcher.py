@@ -134,6 +134,8 @@ class Watcher:
             self._roster.renew(self._fork)
         except OSError:  # no room for another process: this worker alone is replaced
             return False
+        for old in self._roster.pool().workers.values():  # killed with their zygote, but for any that cannot be
+            self._ending[old.serial] = time.monotonic(), True
         logger.warning(say("loader.stuck_renewed", said=said))
         return True
 
