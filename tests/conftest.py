@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,10 @@ pytest_plugins = ["tests.leaks"]
 # An example that is slow because the machine is busy has found nothing; pytest's own time limit still holds.
 settings.register_profile("keepfed", deadline=None)
 settings.load_profile("keepfed")
+
+# Shells start what runs in the background with Ctrl-C ignored, and programs hand that on to all that they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
