@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FOLDER = Path(frame.__file__).parent
 
 # Files of cli/ that are no verbs: the frame, and how findings and plans are shown.
-NO_VERBS = {"__init__", "main", "render"}
+NO_VERBS = {"__init__", "main"}
 
 # Runs the frame, and prints its own CPU time in seconds and whether torch was imported.
 COST = """
@@ -46,11 +46,12 @@ def listed(help_text: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------------- the table
 
 
-def test_every_file_in_cli_is_a_verb_and_every_verb_a_file() -> None:
-    files = {file.stem for file in FOLDER.glob("*.py")} - NO_VERBS
-    assert set(frame.VERBS) == files
+def test_every_file_or_folder_in_cli_is_a_verb_and_every_verb_one_of_them() -> None:
+    doors = {file.stem: f"keepfed.cli.{file.stem}" for file in FOLDER.glob("*.py") if file.stem not in NO_VERBS}
+    doors |= {door.parent.name: f"keepfed.cli.{door.parent.name}.door" for door in FOLDER.glob("*/door.py")}
+    assert set(frame.VERBS) == set(doors)
     for name, verb in frame.VERBS.items():
-        assert verb.target == f"keepfed.cli.{name}:{name}"
+        assert verb.target == f"{doors[name]}:{name}"
         assert (verb.line_key, verb.help_key) == (f"cli.verb_{name}", f"cli.help_{name}")
 
 

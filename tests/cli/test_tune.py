@@ -17,7 +17,8 @@ from rich.console import Console
 
 import keepfed
 from keepfed.cli import main as frame
-from keepfed.cli.render import advice, show
+from keepfed.cli.tune.advice import advice
+from keepfed.cli.tune.terminal import show
 from keepfed.events import Event
 from keepfed.profile import read_profile
 from keepfed.tuning import history

@@ -9,7 +9,8 @@ import pytest
 from keepfed.events import Event, Moved, Note
 from keepfed.plan import Plan
 from keepfed.profile import Measured
-from keepfed.tuning.summary import LoaderResult, Tally, counting
+from keepfed.tuning.results import LoaderResult, counting
+from keepfed.tuning.summary import Tally
 from tests.tuning import recorded
 from tests.tuning.recorded import EVAL, TRAIN
 

@@ -42,7 +42,7 @@ class Verb:
 
 VERBS: dict[str, Verb] = {
     "run": Verb("keepfed.cli.run:run", "cli.verb_run", "cli.help_run", runs_program=True),
-    "tune": Verb("keepfed.cli.tune:tune", "cli.verb_tune", "cli.help_tune", runs_program=True),
+    "tune": Verb("keepfed.cli.tune.door:tune", "cli.verb_tune", "cli.help_tune", runs_program=True),
 }
 
 EXIT_CODES: tuple[tuple[type[KeepfedError], int], ...] = (

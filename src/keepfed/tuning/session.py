@@ -17,7 +17,8 @@ from enum import Enum
 from typing import Protocol
 
 from keepfed.events import Event
-from keepfed.tuning.summary import LoaderResult, Tally, counting, share_of
+from keepfed.tuning.results import LoaderResult, counting, share_of
+from keepfed.tuning.summary import Tally
 
 POLL_S = 0.2
 """Time between two looks at the reports: short for a person, nothing for a core."""

@@ -1,0 +1,67 @@
+"""`keepfed tune`: the command line, and which of its ways is meant.
+
+Everything that can be refused is refused here, before a program starts.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from math import isfinite
+from os import environ
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keepfed.cli.tune import terminal
+from keepfed.cli.tune.files import check_place
+from keepfed.cli.tune.history import show_history
+from keepfed.cli.tune.program import Request, Tuning
+from keepfed.errors import UsageError
+from keepfed.profile import FILE_NAME, read_profile
+from keepfed.text import say
+
+DEFAULT_MAX_SECONDS = 600.0
+
+
+class Then(StrEnum):
+    """What follows when the loaders have settled."""
+
+    STOP = "stop"
+    CONTINUE = "continue"
+
+
+def tune(
+    ctx: typer.Context,
+    then: Annotated[Then, typer.Option(help=say("tune_report.help_then"))] = Then.STOP,
+    max_seconds: Annotated[
+        float, typer.Option(metavar="SECONDS", help=say("tune_report.help_max_seconds"))
+    ] = DEFAULT_MAX_SECONDS,
+    plan: Annotated[str, typer.Option(metavar="FILE", help=say("tune_report.help_plan"))] = "",
+    json_file: Annotated[str, typer.Option("--json", metavar="FILE", help=say("tune_report.help_json"))] = "",
+    history: Annotated[bool, typer.Option("--history", help=say("tune_report.help_history"))] = False,
+) -> int:
+    """Find the settings of an unmodified program by measuring it while it trains. Returns the exit code."""
+    command = tuple(ctx.args)
+    folder = Path.cwd()
+    if json_file:
+        check_place("--json", Path(json_file))
+    if history:
+        return show_history(folder, command, Path(json_file) if json_file else None)
+    if not command:
+        raise UsageError(say("tune_report.command_missing"), next_step=say("tune_report.command_missing_next"))
+    if not (isfinite(max_seconds) and max_seconds > 0):
+        raise UsageError(
+            say("tune_report.bad_max_seconds", value=f"{max_seconds:g}"),
+            next_step=say("tune_report.bad_max_seconds_next"),
+        )
+    if environ.get("KEEPFED_DISABLE", "0") not in {"", "0"}:
+        raise UsageError(say("tune_report.disabled"), next_step=say("tune_report.disabled_next"))
+    plan_file = folder / (plan or FILE_NAME)
+    check_place("--plan" if plan else FILE_NAME, plan_file)
+    if plan_file.exists():
+        read_profile(plan_file)
+    request = Request(
+        command, then is Then.CONTINUE, max_seconds, plan_file, plan, Path(json_file) if json_file else None, folder
+    )
+    return Tuning(request, terminal.console()).run()

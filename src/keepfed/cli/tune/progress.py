@@ -1,0 +1,31 @@
+"""What `keepfed tune` says while the program runs: whole lines, at most one per plan that was tried.
+
+Nothing is drawn live. The program shares our terminal, and a progress bar of its own may stand in the very line that we
+would redraw.
+"""
+
+from __future__ import annotations
+
+import re
+
+from keepfed.cli.run import loader_line
+from keepfed.cli.tune.numbers import percent, plan_text, rate, seconds_text
+from keepfed.events import Event, LoaderSeen, Moved, Note, Settled
+from keepfed.text import say
+
+
+def progress(event: Event) -> str | None:
+    """The line that an event is worth, if any."""
+    match event:
+        case LoaderSeen():
+            return re.sub(r"^keepfed\s*[:：]\s*", "", loader_line(event))
+        case Moved() if event.batches_per_s > 0:
+            key = "tune_report.move_kept" if event.kept else "tune_report.move_dropped"
+            numbers = {"rate": rate(event.batches_per_s), "wait": percent(event.wait_share)}
+            return say(key, loader=event.loader, plan=plan_text(event.plan), **numbers)
+        case Settled():
+            seconds = seconds_text(event.seconds)
+            return say("tune_report.settled", loader=event.loader, plan=plan_text(event.plan), seconds=seconds)
+        case Note():
+            return event.text
+    return None

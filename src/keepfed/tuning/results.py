@@ -1,0 +1,140 @@
+"""What was learned about each loader of a program: the records that table, files and reports are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keepfed.plan import LoaderId, Plan
+from keepfed.profile import Measured
+
+SCHEMA = "keepfed.tune/1"
+MINOR_SHARE = 0.1
+"""A loader that takes less than this part of the measured time (a short evaluation) decides nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One plan that was tried on the running program."""
+
+    tried: Measured
+    """The plan, and what it brought."""
+
+    kept: bool
+    """Whether it was kept."""
+
+    reason: str
+    """Why it was tried and what came of it, in words."""
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object with the keys of `Measured`, and "kept" and "reason"."""
+        return {**self.tried.to_json(), "kept": self.kept, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderResult:
+    """What was learned about one loader."""
+
+    loader: LoaderId
+    """Which loader."""
+
+    batch_size: int | None
+    """Samples per batch; None without automatic batching."""
+
+    asked: Plan | None
+    """What the program asks for; None if the report of it was lost."""
+
+    before: Measured | None
+    """The plan at the start and what it brought; None if nothing was measured."""
+
+    after: Measured | None
+    """The best plan so far and what it brought; None if nothing was measured."""
+
+    moves: tuple[Move, ...]
+    """The plans tried, in order."""
+
+    settled: bool
+    """Whether the search is over."""
+
+    limited_by: str
+    """What limits the program now: step, cores, memory, io, workers or unknown."""
+
+    reason: str
+    """The same in words; empty when not settled."""
+
+    stall_share_before: float | None
+    """Share of the time that the GPU idled for want of data at the start; None off CUDA."""
+
+    stall_share: float | None
+    """The same now."""
+
+    memory_before_bytes: int | None
+    """Memory of workers and transport at the start; None if not measured."""
+
+    memory_bytes: int | None
+    """The same now."""
+
+    seconds: float
+    """How long the search took, or has taken so far."""
+
+    measured_s: float
+    """Time covered by measurements."""
+
+    processes: int
+    """Processes that iterate this loader (ranks of this host)."""
+
+    ended: bool
+    """Whether the loader will report no more."""
+
+    handled: bool
+    """False when torch's own iterator runs it."""
+
+    left_because: str
+    """Why torch's own iterator runs it, in words."""
+
+    note: str
+    """What else the program's side has to say about it."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether anything at all was measured."""
+        return self.before is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that `tune --json` writes for a loader. Only for measured ones."""
+        if self.before is None or self.after is None:
+            raise ValueError(f"{self.loader} was not measured")
+        return {
+            "dataset": self.loader.dataset,
+            "site": self.loader.site,
+            "batch_size": self.batch_size,
+            "before": self.before.to_json(),
+            "after": self.after.to_json(),
+            "limited_by": self.limited_by,
+            "moves": [move.to_json() for move in self.moves],
+            "settled": self.settled,
+            "stall_share": None if self.stall_share is None else round(self.stall_share, 4),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def counting(results: tuple[LoaderResult, ...]) -> tuple[LoaderResult, ...]:
+    """The measured loaders that decide about the end and the exit code: all but those with a minor share of the time."""
+    measured = [result for result in results if result.measured]
+    total_s = sum(result.measured_s for result in measured)
+    return tuple(result for result in measured if result.settled or share_of(result, total_s) >= MINOR_SHARE)
+
+
+def share_of(result: LoaderResult, total_s: float) -> float:
+    """Part of the measured time that one loader takes; 1 while nothing can be said."""
+    return result.measured_s / total_s if total_s > 0 else 1.0
+
+
+def document(results: Iterable[LoaderResult], host: Mapping[str, Any]) -> dict[str, Any]:
+    """The document of `tune --json`: the measured loaders on this host."""
+    return {
+        "schema": SCHEMA,
+        "host": dict(host),
+        "loaders": [result.to_json() for result in results if result.measured],
+    }
