@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from keepfed.cli.tune.numbers import arrow, rate
 from keepfed.cli.tune.terminal import shell_line
 from keepfed.text import say
 from keepfed.tuning.flags import prefetch_flag, worker_flag
+from keepfed.tuning.numbers import arrow, rate
 from keepfed.tuning.results import LoaderResult
 
 

@@ -14,12 +14,12 @@ from rich.text import Text
 
 from keepfed.cli.tune import terminal
 from keepfed.cli.tune.files import shown_path, write_json
-from keepfed.cli.tune.numbers import arrow, percent, rate, seconds_text
 from keepfed.cli.tune.terminal import shell_line
 from keepfed.errors import UnreachableError, UsageError
 from keepfed.plan import LoaderId
 from keepfed.text import say
 from keepfed.tuning.history import SCHEMA, Past, path_in, read
+from keepfed.tuning.numbers import arrow, percent, rate, seconds_text
 
 
 def show_history(folder: Path, command: Sequence[str], json_file: Path | None) -> int:

@@ -17,7 +17,6 @@ from rich.console import Console
 from keepfed.cli.run import make_run_folder
 from keepfed.cli.tune.advice import advice, failure
 from keepfed.cli.tune.files import shown_path, write_json
-from keepfed.cli.tune.numbers import seconds_text
 from keepfed.cli.tune.progress import progress
 from keepfed.cli.tune.table import report
 from keepfed.cli.tune.terminal import line, shell_line, show
@@ -31,6 +30,7 @@ from keepfed.plan import LoaderId
 from keepfed.profile import Evidence, HostProfile, LoaderProfile, Profile, write_profile
 from keepfed.text import language, say
 from keepfed.tuning import history as past
+from keepfed.tuning.numbers import seconds_text
 from keepfed.tuning.results import LoaderResult, document
 from keepfed.tuning.session import Ending, Outcome, Session, verdict_code
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 
 from keepfed.cli.run import loader_line
-from keepfed.cli.tune.numbers import percent, plan_text, rate, seconds_text
 from keepfed.events import Event, LoaderSeen, Moved, Note, Settled
 from keepfed.text import say
+from keepfed.tuning.numbers import percent, plan_text, rate, seconds_text
 
 
 def progress(event: Event) -> str | None:

@@ -9,9 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from keepfed.cli.tune.numbers import NONE, percent, plan_text, prefetch, rate, seconds_text, size, workers_text
 from keepfed.profile import Measured
 from keepfed.text import say
+from keepfed.tuning.numbers import NONE, percent, plan_text, prefetch, rate, seconds_text, size, workers_text
 from keepfed.tuning.results import LoaderResult, counting
 
 
