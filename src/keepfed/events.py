@@ -84,6 +84,10 @@ class Window(Event):
     """Part of it in which the GPU idled because of that wait; None off CUDA."""
     rss_bytes: int
     """Private memory of the workers plus the transport's memory."""
+    fetch_s: float = 0.0
+    """Wall seconds that workers took for the batches that they finished in it, summed."""
+    fetch_cpu_s: float = 0.0
+    """CPU seconds of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,8 @@ class Moved(Event):
     """Whether it became the incumbent."""
     reason: str
     """Why it was tried and what came of it, in words."""
+    predicted_batches_per_s: float = 0.0
+    """Throughput that the model had expected of it, before it was tried; 0 when it had said nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -247,6 +247,8 @@ def test_the_json_file_holds_the_documented_object(start: Path) -> None:
     assert document["schema"] == "keepfed.tune/1"
     assert document["host"]["fingerprint"] == read_profile(start / "keepfed.toml").host.fingerprint
     plan = {"num_workers": "int", "prefetch_factor": "int", "batches_per_s": "float", "wait_share": "float"}
+    point = {"low": "float", "high": "float", "windows": "int", "seconds": "float", "memory_bytes": "int"}
+    point |= {"cpu_s_per_batch": "float", "predicted_batches_per_s": "NoneType"}
     assert _schema(document["loaders"]) == [
         {
             "dataset": "str",
@@ -255,10 +257,14 @@ def test_the_json_file_holds_the_documented_object(start: Path) -> None:
             "before": plan,
             "after": plan,
             "limited_by": "str",
-            "moves": [{**plan, "kept": "bool", "reason": "str"}],
+            "moves": [
+                {**plan, "kept": "bool", "reason": "str", "predicted_batches_per_s": "NoneType", "at_s": "float"}
+            ],
             "settled": "bool",
             "stall_share": "NoneType",
             "seconds": "float",
+            "points": [{**plan, **point}],
+            "timeline": [{"at_s": "float", **plan}],
         }
     ]
     assert stat.S_IMODE((start / "out.json").stat().st_mode) == 0o666 & ~_umask()

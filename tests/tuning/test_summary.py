@@ -141,6 +141,12 @@ def test_the_json_object_has_the_documented_keys() -> None:
         "settled",
         "stall_share",
         "seconds",
+        "points",
+        "timeline",
     }
+    assert set(result.to_json(timeline=False)) == set(made) - {"timeline"}
     assert set(made["before"]) == set(made["after"]) == plan_keys
-    assert set(made["moves"][0]) == plan_keys | {"kept", "reason"}
+    assert set(made["moves"][0]) == plan_keys | {"kept", "reason", "predicted_batches_per_s", "at_s"}
+    point = {"low", "high", "windows", "seconds", "memory_bytes", "cpu_s_per_batch", "predicted_batches_per_s"}
+    assert set(made["points"][0]) == plan_keys | point
+    assert set(made["timeline"][0]) == plan_keys | {"at_s"}

@@ -254,7 +254,8 @@ class Pilot:
         self._use.measured(window.fetch_cpu_s / window.elapsed_s)
         memory = int(window.worker_bytes * window.plan.num_workers) + iterator.transport_bytes()
         times = (window.batches, window.elapsed_s, window.wait_s, window.stall_s)
-        self._session.emit(Window(self.loader, window.plan, *times, memory))
+        fetches = (window.fetch_s, window.fetch_cpu_s)
+        self._session.emit(Window(self.loader, window.plan, *times, memory, *fetches))
         if iterator.refused() and not self.refused:
             self._refuse(iterator.refused())
         if not agreement.decides:
@@ -341,6 +342,7 @@ class Pilot:
                     move.wait_share,
                     move.kept,
                     say(move.reason.key, **move.reason.facts),
+                    move.predicted_batches_per_s,
                 )
             )
         self._announced = self._controller.judged

@@ -27,9 +27,83 @@ class Move:
     reason: str
     """Why it was tried and what came of it, in words."""
 
+    predicted_batches_per_s: float = 0.0
+    """What the model had expected of it before; 0 when it had said nothing."""
+
+    at_s: float = 0.0
+    """When it was judged, in seconds since the loader was first heard of."""
+
     def to_json(self) -> dict[str, Any]:
-        """One flat object with the keys of `Measured`, and "kept" and "reason"."""
-        return {**self.tried.to_json(), "kept": self.kept, "reason": self.reason}
+        """One flat object with the keys of `Measured`, and "kept", "reason", "predicted_batches_per_s" and "at_s"."""
+        return {
+            **self.tried.to_json(),
+            "kept": self.kept,
+            "reason": self.reason,
+            "predicted_batches_per_s": _number(self.predicted_batches_per_s),
+            "at_s": round(self.at_s, 1),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One window of the training, as the timeline shows it."""
+
+    at_s: float
+    """When it ended, in seconds since the loader was first heard of."""
+
+    measured: Measured
+    """The plan in force, and what it brought."""
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object with the keys of `Measured` and "at_s"."""
+        return {"at_s": round(self.at_s, 1), **self.measured.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """All that was measured of one plan, taken together."""
+
+    measured: Measured
+    """The plan, and what it brought in the mean."""
+
+    low: float | None
+    """Lower end of the 95 % interval of its batches per second; None where one window is all there is."""
+
+    high: float | None
+    """Its upper end."""
+
+    windows: int
+    """Windows it was measured in."""
+
+    seconds: float
+    """Time covered by them."""
+
+    memory_bytes: int
+    """Memory of workers and transport at the most."""
+
+    cpu_s_per_batch: float
+    """CPU seconds that workers took per batch; 0 when unknown."""
+
+    predicted_batches_per_s: float
+    """What the model had expected of it before it was tried; 0 when it had said nothing."""
+
+    def to_json(self) -> dict[str, Any]:
+        """One flat object with the keys of `Measured` and these."""
+        return {
+            **self.measured.to_json(),
+            "low": _number(self.low),
+            "high": _number(self.high),
+            "windows": self.windows,
+            "seconds": round(self.seconds, 1),
+            "memory_bytes": self.memory_bytes,
+            "cpu_s_per_batch": round(self.cpu_s_per_batch, 6),
+            "predicted_batches_per_s": _number(self.predicted_batches_per_s),
+        }
+
+
+def _number(value: float | None) -> float | None:
+    """A measured number for JSON; null for none, and for the 0 of what was never said."""
+    return round(value, 4) if value else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +170,19 @@ class LoaderResult:
     note: str
     """What else the program's side has to say about it."""
 
+    points: tuple[Point, ...] = ()
+    """Every plan that was measured, fewest workers first."""
+
+    timeline: tuple[Moment, ...] = ()
+    """Its windows, in order."""
+
     @property
     def measured(self) -> bool:
         """Whether anything at all was measured."""
         return self.before is not None
 
-    def to_json(self) -> dict[str, Any]:
-        """The object that `tune --json` writes for a loader. Only for measured ones."""
+    def to_json(self, *, timeline: bool = True) -> dict[str, Any]:
+        """The object that `tune --json` writes for a loader; the history does without its windows. Only for measured ones."""
         if self.before is None or self.after is None:
             raise ValueError(f"{self.loader} was not measured")
         return {
@@ -116,6 +196,8 @@ class LoaderResult:
             "settled": self.settled,
             "stall_share": None if self.stall_share is None else round(self.stall_share, 4),
             "seconds": round(self.seconds, 1),
+            "points": [point.to_json() for point in self.points],
+            **({"timeline": [moment.to_json() for moment in self.timeline]} if timeline else {}),
         }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from keepfed.events import Ended, Event, Joined, LoaderSeen, Moved, Note, Settled, Window
 from keepfed.plan import LoaderId, Plan
 from keepfed.profile import LIMITS, Measured
+from keepfed.tuning.points import Timed, points, share, timeline
 from keepfed.tuning.results import LoaderResult, Move
 
 
@@ -33,14 +34,10 @@ class _Sum:
         self.rss_bytes = max(self.rss_bytes, window.rss_bytes)
 
     def measured(self, plan: Plan) -> Measured:
-        return Measured(plan, self.batches / self.elapsed_s, _share(self.wait_s / self.elapsed_s))
+        return Measured(plan, self.batches / self.elapsed_s, share(self.wait_s / self.elapsed_s))
 
     def stall_share(self) -> float | None:
-        return None if self.stall_s is None else _share(self.stall_s / self.elapsed_s)
-
-
-def _share(value: float) -> float:
-    return min(1.0, max(0.0, value))
+        return None if self.stall_s is None else share(self.stall_s / self.elapsed_s)
 
 
 @dataclass(slots=True)
@@ -51,7 +48,8 @@ class _Strand:
     last_s: float
     seen: LoaderSeen | None = None
     sums: dict[Plan, _Sum] = field(default_factory=dict)
-    moves: list[Moved] = field(default_factory=list)
+    windows: list[Timed] = field(default_factory=list)
+    moves: list[tuple[float, Moved]] = field(default_factory=list)
     settled: Settled | None = None
     before: Measured | None = None
     ended: bool = False
@@ -63,14 +61,15 @@ class _Strand:
                 self.seen = event
             case Window() if event.elapsed_s > 0:
                 self.sums.setdefault(event.plan, _Sum()).add(event)
+                self.windows.append(Timed(now_s - self.first_s, event))
             case Moved():
                 # A plan may be reported when it is tried and again when it is judged: the judgement counts.
-                if self.moves and self.moves[-1].plan == event.plan and not self.moves[-1].batches_per_s:
+                if self.moves and self.moves[-1][1].plan == event.plan and not self.moves[-1][1].batches_per_s:
                     self.moves.pop()
-                self.moves.append(event)
+                self.moves.append((now_s - self.first_s, event))
             case Settled():
                 if self.settled is None:
-                    self.before = Measured(event.before, event.before_batches_per_s, _share(event.before_wait_share))
+                    self.before = Measured(event.before, event.before_batches_per_s, share(event.before_wait_share))
                 self.settled = event
 
     def weight(self) -> tuple[bool, bool, float]:
@@ -91,11 +90,15 @@ class _Strand:
 
     def best(self) -> Measured | None:
         if self.settled is not None:
-            return Measured(self.settled.plan, self.settled.batches_per_s, _share(self.settled.wait_share))
-        for move in reversed(self.moves):
+            return Measured(self.settled.plan, self.settled.batches_per_s, share(self.settled.wait_share))
+        for _, move in reversed(self.moves):
             if move.kept and self.sums:
-                return Measured(move.plan, move.batches_per_s, _share(move.wait_share))
+                return Measured(move.plan, move.batches_per_s, share(move.wait_share))
         return self.start()
+
+    def _predicted(self) -> dict[Plan, float]:
+        """What the model expected of each plan when it was first tried."""
+        return {move.plan: move.predicted_batches_per_s for _, move in reversed(self.moves)}
 
     def result(self, loader: LoaderId, processes: int) -> LoaderResult:
         before, after, seen, settled = self.start(), self.best(), self.seen, self.settled
@@ -109,8 +112,14 @@ class _Strand:
             before=before,
             after=after,
             moves=tuple(
-                Move(Measured(move.plan, move.batches_per_s, _share(move.wait_share)), move.kept, move.reason)
-                for move in self.moves
+                Move(
+                    Measured(move.plan, move.batches_per_s, share(move.wait_share)),
+                    move.kept,
+                    move.reason,
+                    move.predicted_batches_per_s,
+                    at_s,
+                )
+                for at_s, move in self.moves
             ),
             settled=settled is not None,
             limited_by=settled.limited_by if settled and settled.limited_by in LIMITS else "unknown",
@@ -126,6 +135,8 @@ class _Strand:
             handled=seen.handled if seen else True,
             left_because=seen.reason if seen else "",
             note=seen.note if seen else "",
+            points=points(self.windows, self._predicted()),
+            timeline=timeline(self.windows),
         )
 
 

@@ -217,7 +217,7 @@ class Tuning:
             exit=code,
             seconds=(now - self.began).total_seconds(),
             host=self.host.fingerprint,
-            loaders=tuple(result.to_json() for result in results if result.measured),
+            loaders=tuple(result.to_json(timeline=False) for result in results if result.measured),
         )
         try:
             past.append(self.request.folder, entry)
