@@ -8,21 +8,25 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's own costs 5 ms in every Python below `keepfed run`
 if TYPE_CHECKING:
-    from keepfed.loader.api import DataLoader, install, stats, uninstall
+    from keepfed.loader.api import DataLoader, install, stats, uninstall, why
+    from keepfed.loader.journal import Why, WhyEntry
     from keepfed.loader.stats import LoaderStats
     from keepfed.plan import Plan
 
 __version__ = "0.1.0"
-__all__ = ["DataLoader", "LoaderStats", "Plan", "install", "stats", "uninstall"]
+__all__ = ["DataLoader", "LoaderStats", "Plan", "Why", "WhyEntry", "install", "stats", "uninstall", "why"]
 
 # Where each public name lives. Whatever stands here stands in __all__ and in the block above as well (tested).
 _HOME = {
     "DataLoader": "keepfed.loader.api",
     "LoaderStats": "keepfed.loader.stats",
     "Plan": "keepfed.plan",
+    "Why": "keepfed.loader.journal",
+    "WhyEntry": "keepfed.loader.journal",
     "install": "keepfed.loader.api",
     "stats": "keepfed.loader.api",
     "uninstall": "keepfed.loader.api",
+    "why": "keepfed.loader.api",
 }
 
 

@@ -15,6 +15,7 @@ from keepfed.errors import UsageError
 from keepfed.loader import seam
 from keepfed.loader.count import count_of
 from keepfed.loader.fixed import tally_of
+from keepfed.loader.journal import Why, without_journal
 from keepfed.loader.requests import KEYWORDS
 from keepfed.loader.stats import LoaderStats
 from keepfed.text import say
@@ -75,6 +76,10 @@ class DataLoader(TorchDataLoader[_T_co]):
         """What this loader has done so far."""
         return tally_of(self).snapshot()
 
+    def why(self) -> Why:
+        """Why it has the workers that it has: the last moves with their reasons. `print(loader.why())` shows them."""
+        return why(self)
+
 
 def install(num_workers: Literal["auto"] | None = None) -> None:
     """Let every torch DataLoader of this process use keepfed's transport.
@@ -98,6 +103,14 @@ def stats(loader: TorchDataLoader[Any]) -> LoaderStats:
     it, where that is so.
     """
     return tally_of(loader).snapshot()
+
+
+def why(loader: TorchDataLoader[Any]) -> Why:
+    """Why this loader has the workers that it has, whoever built it: the last moves of keepfed with their reasons."""
+    tally = tally_of(loader)
+    if tally.journal is None or tally.fallback:
+        return without_journal(loader, tally.plan, workers=loader.num_workers, fallback=tally.fallback)
+    return tally.journal.read(tally.plan)
 
 
 def uninstall() -> None:

@@ -22,6 +22,7 @@ from keepfed.host.busy import BusyMeter
 from keepfed.host.facts import HostFacts
 from keepfed.loader.cores import most_workers
 from keepfed.loader.epoch import EpochIter, iterator_kind
+from keepfed.loader.journal import Journal
 from keepfed.loader.ranks import Waits
 from keepfed.loader.session import Session
 from keepfed.loader.shelf import Shelf
@@ -145,6 +146,9 @@ class Pilot:
 
     def _seen(self, batch_size: int | None, source: str, match: Any) -> None:
         source = source if self._session.agreement.decides else "rank"
+        self.tally.journal = self._journal = Journal(self.loader, self.plan, source)
+        if self.refused:
+            self._journal.held(self.asked, self.refused)
         note = self.refused or say("loader.own_draws" if self.asked.num_workers else "loader.zero_checking")
         if match is not None and match.note:
             note = f"{match.note}; {note}"
@@ -176,6 +180,7 @@ class Pilot:
 
     def _refuse(self, reason: str) -> None:
         self.refused = self.tally.held = reason
+        self._journal.held(self.asked, reason)
         bounds = _only(self.asked, self._session.facts)
         self._controller, self._announced = Controller(self.asked, bounds), 0
 
@@ -308,6 +313,7 @@ class Pilot:
         self._report_judged()
         if isinstance(decision, policy.Move):
             if self._change(decision.plan, iterator):
+                self._journal.moved(decision)
                 self._session.agreement.announce(self.loader, decision.plan)
         elif isinstance(decision, policy.Settled):
             self._report_settled(decision)
@@ -334,6 +340,7 @@ class Pilot:
     def _report_judged(self) -> None:
         fresh = self._controller.judged - self._announced
         for move in list(self._controller.log)[-fresh:] if fresh else ():
+            self._journal.judged(move)
             self._session.emit(
                 Moved(
                     self.loader,
@@ -349,6 +356,8 @@ class Pilot:
 
     def _report_settled(self, decision: policy.Settled) -> None:
         self._settled = True
+        if not self.refused:
+            self._journal.settled(decision)
         now = self._controller.estimate(decision.plan)
         rate, share = (now.batches_per_s, now.starve_share) if now is not None else (0.0, 0.0)
         before_rate, before_share = self._before or (rate, share)

@@ -56,6 +56,7 @@ class LoaderStats:
 
 if TYPE_CHECKING:
     from keepfed.loader.broken import Skip
+    from keepfed.loader.journal import Journal
 
 SKIPS_KEPT = 100
 
@@ -103,6 +104,7 @@ class Tally:
     fallback: str = ""
     held: str = ""
     plan: Plan | None = None
+    journal: Journal | None = None
 
     def begin_epoch(self, now_s: float) -> None:
         """An epoch begins."""

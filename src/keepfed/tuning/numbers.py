@@ -20,6 +20,13 @@ def rate(per_s: float) -> str:
     return f"{per_s:.{digits}f}" if per_s >= 1 else f"{per_s:.3g}"
 
 
+def per_s(measured: float, expected: float, key: str = "tune_report.per_s") -> str:
+    """What was measured, and what the model had expected of it where it had said something: "21.0/s (22.5 expected)"."""
+    if not expected:
+        return say(key, rate=rate(measured))
+    return say(f"{key}_expected", rate=rate(measured), expected=rate(expected))
+
+
 def percent(share: float | None) -> str:
     """A share: "38%"."""
     return NONE if share is None else f"{share:.0%}"

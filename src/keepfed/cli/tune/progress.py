@@ -11,7 +11,7 @@ import re
 from keepfed.cli.run import loader_line
 from keepfed.events import Event, LoaderSeen, Moved, Note, Settled
 from keepfed.text import say
-from keepfed.tuning.numbers import percent, plan_text, rate, seconds_text
+from keepfed.tuning.numbers import per_s, percent, plan_text, seconds_text
 
 
 def progress(event: Event) -> str | None:
@@ -21,7 +21,8 @@ def progress(event: Event) -> str | None:
             return re.sub(r"^keepfed\s*[:：]\s*", "", loader_line(event))
         case Moved() if event.batches_per_s > 0:
             key = "tune_report.move_kept" if event.kept else "tune_report.move_dropped"
-            numbers = {"rate": rate(event.batches_per_s), "wait": percent(event.wait_share)}
+            brought = per_s(event.batches_per_s, event.predicted_batches_per_s, "tune_report.batches_per_s")
+            numbers = {"rate": brought, "wait": percent(event.wait_share)}
             return say(key, loader=event.loader, plan=plan_text(event.plan), **numbers)
         case Settled():
             seconds = seconds_text(event.seconds)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from keepfed.profile import Measured
 from keepfed.text import say
-from keepfed.tuning.numbers import NONE, percent, plan_text, prefetch, rate, seconds_text, size, workers_text
+from keepfed.tuning.numbers import NONE, per_s, percent, plan_text, prefetch, rate, seconds_text, size, workers_text
 from keepfed.tuning.results import LoaderResult, counting
 
 
@@ -105,7 +105,7 @@ def _tried(result: LoaderResult) -> list[str]:
         say(
             "tune_report.tried_kept" if move.kept else "tune_report.tried_dropped",
             plan=workers_text(plan) if same else plan_text(plan),
-            rate=rate(move.tried.batches_per_s),
+            rate=per_s(move.tried.batches_per_s, move.predicted_batches_per_s),
         )
         for move, plan in zip(tried, plans, strict=True)
     ]
