@@ -49,14 +49,8 @@ class RunConfig:
     """ "run" (follow the load) or "tune" (explore, settle)."""
     exact: bool = False
     """Keep the program's own worker counts and torch's random draws."""
-    then: str = "stop"
-    """What follows when tuning has settled: "stop" or "continue"."""
     plan_file: str | None = None
     """The plan file to start from, absolute; None without one."""
-    max_seconds: float | None = None
-    """Longest exploration in seconds; None without a limit."""
-    launcher_pid: int = 0
-    """The process that reads the events."""
     lang: str = "en"
     """Language of what is said to the user."""
     fingerprint: str = ""
@@ -96,10 +90,10 @@ class RunFolder:
     def create(cls, start: Path, config: RunConfig) -> Self:
         """Make `<start>/.keepfed/runs/<time>-<pid>`, or a folder in the temporary folder where that cannot be had.
 
-        Fills in the launcher's pid and the start folder. Raises OSError when neither place can be written.
+        Fills in the start folder. Raises OSError when neither place can be written.
         """
         start = Path(os.path.abspath(start))
-        config = replace(config, launcher_pid=os.getpid(), start_folder=str(start))
+        config = replace(config, start_folder=str(start))
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         elsewhere = ""
         try:

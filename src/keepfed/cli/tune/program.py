@@ -77,12 +77,7 @@ class Tuning:
         """Run the program to its end, or to the end of the search."""
         request = self.request
         self.began = datetime.now(UTC)
-        config = RunConfig(
-            mode="tune",
-            then="continue" if request.goes_on else "stop",
-            max_seconds=request.max_seconds,
-            lang=language(),
-        )
+        config = RunConfig(mode="tune", lang=language())
         folder = make_run_folder(config)
         self.host = read_host()
         with Program(request.command, folder) as program:
