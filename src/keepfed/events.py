@@ -91,6 +91,31 @@ class Window(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Breakdown(Event):
+    """Where the workers' time went in one window: sums over the batches that they made in it."""
+
+    name: ClassVar[str] = "breakdown"
+    loader: LoaderId
+    """Which loader."""
+    plan: Plan
+    """The plan in force."""
+    batches: int
+    """Batches that workers made."""
+    wall_s: float
+    """Wall seconds from task to message."""
+    cpu_s: float
+    """CPU seconds of them."""
+    collate_s: float
+    """Part of `wall_s` in the collate function, which may write to shared memory directly."""
+    copy_s: float
+    """Part of it copying and describing what did not lie in shared memory yet."""
+    room_s: float
+    """Part of it waiting for memory that was in the program's hands."""
+    trainer_cpu_s: float
+    """CPU seconds of the training process per batch that it received, all its threads."""
+
+
+@dataclass(frozen=True, slots=True)
 class Moved(Event):
     """The plan of a loader was changed, or a change was judged."""
 
@@ -166,7 +191,9 @@ class Note(Event):
     """The sentence, in the reader's language."""
 
 
-KINDS: dict[str, type[Event]] = {kind.name: kind for kind in (Joined, LoaderSeen, Window, Moved, Settled, Ended, Note)}
+KINDS: dict[str, type[Event]] = {
+    kind.name: kind for kind in (Joined, LoaderSeen, Window, Breakdown, Moved, Settled, Ended, Note)
+}
 
 
 def from_json(line: dict[str, Any]) -> Event | None:

@@ -12,14 +12,15 @@ import torch
 from keepfed.heartbeat import Phase, Pulse
 from keepfed.loader import torch_seam
 from keepfed.loader.codec import INLINE_BYTES, BatchWriter, dense_stride, is_plain
+from keepfed.loader.phases import Stopwatch
 
 
 class SlotCollate:
     """Collates plain tensors straight into the slot: the one copy that a batch needs."""
 
-    def __init__(self, out: BatchWriter, pulse: Pulse, *, always: bool) -> None:
+    def __init__(self, out: BatchWriter, pulse: Pulse, watch: Stopwatch, *, always: bool) -> None:
         """`always`: also outside of `within`, for datasets whose items are whole batches."""
-        self._out, self._pulse = out, pulse
+        self._out, self._pulse, self._watch = out, pulse, watch
         self._making_batch = always
         self._owner = os.getpid(), threading.get_ident()  # a child that the dataset forks must not write here
 
@@ -33,6 +34,7 @@ class SlotCollate:
         def collate(samples: Any) -> Any:
             self._making_batch = True
             self._pulse.phase(Phase.COLLATING)
+            self._watch.fetched()
             try:
                 return collate_fn(samples)
             finally:

@@ -11,6 +11,7 @@ from typing import Any
 from keepfed.loader.codec import Encoded
 from keepfed.loader.handle import Worker
 from keepfed.loader.listener import Listener
+from keepfed.loader.phases import Parts
 from keepfed.loader.releases import Releases, give_back, unpin
 from keepfed.loader.roster import Roster
 from keepfed.loader.stats import Tally
@@ -56,7 +57,7 @@ class Intake:
         of: int,
         number: int,
         encoded: Any,
-        times: tuple[float, float],
+        times: tuple[float, float, Parts],
         noted: int,
         skipped: tuple[Any, ...] = (),
     ) -> None:
@@ -76,9 +77,10 @@ class Intake:
         if not order.workers.get(worker.id, True):
             self._roster.retire_idle(order)
 
-    def _count(self, worker: Worker, times: tuple[float, float], nbytes: int) -> None:
+    def _count(self, worker: Worker, times: tuple[float, float, Parts], nbytes: int) -> None:
         self._tally.made += 1
         self._tally.made_s += times[0]
         self._tally.bytes += nbytes
         if self.listener is not None:
-            self.listener.made(worker.id, *times, nbytes)
+            seconds, cpu_s, parts = times
+            self.listener.made(worker.id, seconds, cpu_s, nbytes, parts)

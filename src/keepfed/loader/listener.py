@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from keepfed.loader.phases import Parts
+
 
 class Listener(Protocol):
     """Who wants to know what an iterator does, batch by batch."""
@@ -14,8 +16,8 @@ class Listener(Protocol):
     def epoch_ended(self) -> None:
         """The last batch of the epoch was delivered."""
 
-    def made(self, worker_id: int, seconds: float, cpu_s: float, nbytes: int) -> None:
-        """A worker finished a batch of `nbytes`, in `seconds` of wall and `cpu_s` of CPU time."""
+    def made(self, worker_id: int, seconds: float, cpu_s: float, nbytes: int, parts: Parts | None = None) -> None:
+        """A worker finished a batch of `nbytes`, in `seconds` of wall and `cpu_s` of CPU time, spent in these `parts`."""
 
     def waiting(self) -> None:
         """The program begins to wait for a batch."""

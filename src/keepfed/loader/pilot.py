@@ -23,6 +23,7 @@ from keepfed.host.facts import HostFacts
 from keepfed.loader.cores import most_workers
 from keepfed.loader.epoch import EpochIter, iterator_kind
 from keepfed.loader.journal import Journal
+from keepfed.loader.phases import Parts, PhaseSums
 from keepfed.loader.ranks import Waits
 from keepfed.loader.session import Session
 from keepfed.loader.shelf import Shelf
@@ -119,6 +120,7 @@ class Pilot:
         cuda = StallMeter.usable()
         self._stalls = StallMeter() if cuda else None
         self._windows = WindowBuilder(self.plan, min_s=3.0, min_batches=30) if cuda else WindowBuilder(self.plan)
+        self._phases = PhaseSums()
         self._made: dict[int, int] = {}
         self._unheard = 0
         self._batch_bytes = 0.0
@@ -193,11 +195,13 @@ class Pilot:
         """There is nothing left to do for the workers."""
         self._use.stopped()
 
-    def made(self, worker_id: int, seconds: float, cpu_s: float, nbytes: int) -> None:
+    def made(self, worker_id: int, seconds: float, cpu_s: float, nbytes: int, parts: Parts | None = None) -> None:
         """A worker finished a batch."""
         self._made[worker_id] = self._made.get(worker_id, 0) + 1
         self._batch_bytes += 0.2 * (nbytes - self._batch_bytes)
         self._windows.fetched(seconds, cpu_s)
+        if parts is not None:
+            self._phases.add(seconds, cpu_s, parts)
         self._use.working(self.plan.num_workers)
 
     def waiting(self) -> None:
@@ -261,6 +265,8 @@ class Pilot:
         times = (window.batches, window.elapsed_s, window.wait_s, window.stall_s)
         fetches = (window.fetch_s, window.fetch_cpu_s)
         self._session.emit(Window(self.loader, window.plan, *times, memory, *fetches))
+        if self._session.config.mode == "tune" and window.all_warm and window.fetched:
+            self._session.emit(self._phases.breakdown(self.loader, window))
         if iterator.refused() and not self.refused:
             self._refuse(iterator.refused())
         if not agreement.decides:
@@ -331,6 +337,7 @@ class Pilot:
     def _begin_plan(self) -> None:
         self._made.clear()
         self._windows.changed(self.plan)
+        self._phases.start_over()
 
     def _remember_before(self) -> None:
         start = self._controller.estimate(self.asked)

@@ -26,6 +26,7 @@ from keepfed.loader.broken import NOTHING, Holes, Skip
 from keepfed.loader.channel import WorkerEnd
 from keepfed.loader.codec import EMPTY, BatchWriter, Encoded, encode
 from keepfed.loader.notes import Notes
+from keepfed.loader.phases import Stopwatch
 from keepfed.loader.place import Place
 from keepfed.loader.weight import Scales
 from keepfed.text import say
@@ -88,8 +89,8 @@ class TaskQueue:
         self.epoch = -1  # of the task in hand: a worker may be forked in any epoch
         self.number = -1
         self.index: Any = None
-        self.started_s = 0.0
-        self.started_cpu_s = 0.0
+        self.watch = Stopwatch()
+        """What the task in hand has taken so far."""
 
     def get(self, timeout: float | None = None) -> Any:
         """The next (number, index) for torch's loop, its resume message, or None to end. `timeout` is not needed."""
@@ -111,7 +112,7 @@ class TaskQueue:
         elif state is not None:
             draws.restore(state)
         self.pulse.batch(self.epoch, self.number)
-        self.started_s, self.started_cpu_s = time.perf_counter(), time.process_time()
+        self.watch.begin()
         stamped = self._stamps and not self._quick and type(self.index) is list
         return self.number, Stamped(self.index, self.pulse) if stamped else self.index
 
@@ -145,7 +146,7 @@ class TaskQueue:
     def answered(self, *, went_on: bool) -> None:
         """The task in hand is done; it `went_on` if that was by a batch and not by an exception or the end of a stream."""
         self._scales.perhaps_weigh()
-        seconds = time.perf_counter() - self.started_s
+        seconds = time.perf_counter() - self.watch.began_s
         self._quick = type(self.index) is list and seconds < QUICK_SAMPLE_S * len(self.index)
         if self._fixed and not self._stream:
             self._notes.thing_done(self._things, seconds)
@@ -169,7 +170,7 @@ class TaskQueue:
         False when there are none to give back and the program waits for this very batch, and when this worker should end.
         """
         self._hurried = False
-        before = self.pulse.waits_for_room()
+        before, began_s = self.pulse.waits_for_room(), time.perf_counter()
         try:
             self._end.send("dry")
         except OSError:
@@ -177,6 +178,7 @@ class TaskQueue:
         while not (self._released or self._hurried or self._ending.is_set()):
             self._take_in(block=True)
         self.pulse.phase(before)
+        self.watch.waited(time.perf_counter() - began_s)
         return bool(self._released) and not self._ending.is_set()
 
     def unpin(self, slots: tuple[tuple[int, int], ...]) -> tuple[int, ...]:
@@ -260,9 +262,9 @@ class ResultQueue:
 
     def _batch(self, number: int, data: Any, skipped: tuple[Skip, ...]) -> None:
         self._tasks.pulse.phase(Phase.SENDING)
+        self._tasks.watch.made()
         encoded = tuple(self._encode(data))
-        now_s, now_cpu_s = time.perf_counter(), time.process_time()
-        times = (now_s - self._tasks.started_s, now_cpu_s - self._tasks.started_cpu_s)
+        times = self._tasks.watch.read()
         rest = (skipped,) if skipped else ()
         self._send("done", self._tasks.epoch, number, encoded, times, self._tasks.noted, *rest)
 

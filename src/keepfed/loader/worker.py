@@ -71,7 +71,7 @@ def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None
     tasks.slots = slots
     out = BatchWriter(slots, checksums=job.verify)
     arguments = job.loop_arguments
-    collate = SlotCollate(out, pulse, always=not arguments["auto_collation"])
+    collate = SlotCollate(out, pulse, tasks.watch, always=not arguments["auto_collation"])
     torch_seam.collate_map()[torch.Tensor] = collate
     if arguments["auto_collation"]:
         arguments = {**arguments, "collate_fn": collate.within(arguments["collate_fn"])}

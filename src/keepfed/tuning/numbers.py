@@ -51,6 +51,14 @@ def seconds_text(seconds: float) -> str:
     return say("tune_report.minutes", minutes=f"{seconds / 60:.0f}")
 
 
+def short_time(seconds: float) -> str:
+    """The time that one thing takes, three digits: "152 ms", "1.20 s", "85.0 µs"."""
+    value, unit = (
+        (seconds, "s") if seconds >= 1 else (seconds * 1e3, "ms") if seconds >= 1e-3 else (seconds * 1e6, "µs")
+    )
+    return f"{rate(value)} {unit}"
+
+
 def plan_text(plan: Plan) -> str:
     """A plan in words: "2 workers, prefetch 4"."""
     if plan.num_workers == 0:

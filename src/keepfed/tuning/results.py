@@ -8,6 +8,7 @@ from typing import Any
 
 from keepfed.plan import LoaderId, Plan
 from keepfed.profile import Measured
+from keepfed.tuning.phases import Phases
 
 SCHEMA = "keepfed.tune/1"
 MINOR_SHARE = 0.1
@@ -176,6 +177,9 @@ class LoaderResult:
     timeline: tuple[Moment, ...] = ()
     """Its windows, in order."""
 
+    phases: Phases | None = None
+    """Where the time of a batch goes inside a worker under the best plan; None if no worker made any."""
+
     @property
     def measured(self) -> bool:
         """Whether anything at all was measured."""
@@ -198,6 +202,7 @@ class LoaderResult:
             "seconds": round(self.seconds, 1),
             "points": [point.to_json() for point in self.points],
             **({"timeline": [moment.to_json() for moment in self.timeline]} if timeline else {}),
+            **({} if self.phases is None else {"phases": self.phases.to_json()}),
         }
 
 

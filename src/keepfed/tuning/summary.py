@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from keepfed.events import Ended, Event, Joined, LoaderSeen, Moved, Note, Settled, Window
+from keepfed.events import Breakdown, Ended, Event, Joined, LoaderSeen, Moved, Note, Settled, Window
 from keepfed.plan import LoaderId, Plan
 from keepfed.profile import LIMITS, Measured
+from keepfed.tuning.phases import mean_phases
 from keepfed.tuning.points import Timed, points, share, timeline
 from keepfed.tuning.results import LoaderResult, Move
 
@@ -50,6 +51,7 @@ class _Strand:
     sums: dict[Plan, _Sum] = field(default_factory=dict)
     windows: list[Timed] = field(default_factory=list)
     moves: list[tuple[float, Moved]] = field(default_factory=list)
+    breakdowns: dict[Plan, list[Breakdown]] = field(default_factory=dict)
     settled: Settled | None = None
     before: Measured | None = None
     ended: bool = False
@@ -62,6 +64,8 @@ class _Strand:
             case Window() if event.elapsed_s > 0:
                 self.sums.setdefault(event.plan, _Sum()).add(event)
                 self.windows.append(Timed(now_s - self.first_s, event))
+            case Breakdown():
+                self.breakdowns.setdefault(event.plan, []).append(event)
             case Moved():
                 # A plan may be reported when it is tried and again when it is judged: the judgement counts.
                 if self.moves and self.moves[-1][1].plan == event.plan and not self.moves[-1][1].batches_per_s:
@@ -137,6 +141,7 @@ class _Strand:
             note=seen.note if seen else "",
             points=points(self.windows, self._predicted()),
             timeline=timeline(self.windows),
+            phases=mean_phases(self.breakdowns.get(after.plan, ())) if after else None,
         )
 
 
@@ -157,7 +162,7 @@ class Tally:
         elif isinstance(event, Note):
             if event.text not in self.notes:
                 self.notes.append(event.text)
-        elif isinstance(event, LoaderSeen | Window | Moved | Settled | Ended):
+        elif isinstance(event, LoaderSeen | Window | Breakdown | Moved | Settled | Ended):
             strand = self._strands.setdefault(event.loader, {}).setdefault(pid, _Strand(now_s, now_s))
             strand.add(event, now_s)
 

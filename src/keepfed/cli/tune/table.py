@@ -12,6 +12,7 @@ from rich.text import Text
 from keepfed.profile import Measured
 from keepfed.text import say
 from keepfed.tuning.numbers import NONE, per_s, percent, plan_text, prefetch, rate, seconds_text, size, workers_text
+from keepfed.tuning.phases import phases_text
 from keepfed.tuning.results import LoaderResult, counting
 
 
@@ -91,6 +92,8 @@ def _reasons(result: LoaderResult) -> Table:
         stays_at_zero = not kept and result.after is not None and result.after.plan.num_workers == 0
         label = say("tune_report.why" if stays_at_zero else "tune_report.limit")
         table.add_row(Text(label), Text(result.reason or say(f"tune_report.limit_{result.limited_by}")))
+    if result.phases is not None:
+        table.add_row(Text(say("lift.phases_label")), Text(phases_text(result.phases)))
     if result.moves:
         table.add_row(Text(say("tune_report.tried")), Text(say("tune_report.list").join(_tried(result))))
     return table
