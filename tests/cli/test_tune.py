@@ -203,7 +203,8 @@ def test_a_program_that_fails_gets_one_line_and_keeps_its_code(
 
 def test_ctrl_c_stops_the_program_and_writes_no_plan(start: Path) -> None:
     """In a process of its own: the signal goes to the launcher."""
-    words = ["tune", "--json", "out.json", *command(start, recorded.half_tuned(), "interrupt")]
+    words = ["tune", "--json", "out.json", "--report", "out.html"]
+    words += command(start, recorded.half_tuned(), "interrupt")
     done = subprocess.run(
         [sys.executable, "-m", "keepfed", *words],
         capture_output=True,
@@ -216,8 +217,11 @@ def test_ctrl_c_stops_the_program_and_writes_no_plan(start: Path) -> None:
     assert done.stdout == "trained\nsaved\n"
     assert "interrupted; nothing was written. Known so far:" in done.stderr
     assert "best so far" in done.stderr
-    assert written(start) == {"out.json"}
+    assert written(start) == {"out.json", "out.html"}
     assert json.loads((start / "out.json").read_text(encoding="utf-8"))["loaders"][0]["settled"] is False
+    page = (start / "out.html").read_text(encoding="utf-8")
+    assert "<h1>Not settled after" in page
+    assert "keepfed run" not in page
 
 
 def test_a_command_that_does_not_exist_is_one_line_and_127(start: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -270,6 +274,30 @@ def test_the_json_file_holds_the_documented_object(start: Path) -> None:
     assert stat.S_IMODE((start / "out.json").stat().st_mode) == 0o666 & ~_umask()
 
 
+def test_the_page_says_what_was_found_and_how_to_use_it(start: Path) -> None:
+    assert frame.main(["--lang", "zh", "tune", "--report", "out.html", *command(start, recorded.tuned(), "wait")]) == 0
+    page = (start / "out.html").read_text(encoding="utf-8")
+    assert "<h1>5 个 worker 代替 1 个 worker：每秒批次数是原来的 4.00 倍</h1>" in page
+    assert f"<code>keepfed run -- {sys.executable} prog.py scenario.json</code>" in page
+    assert f"<code>{sys.executable} prog.py scenario.json</code>" in page
+    assert written(start) == {"keepfed.toml", "tunes.jsonl", "out.html"}
+
+
+def test_a_page_that_cannot_be_written_any_more_is_said_and_changes_no_exit_code(
+    start: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (start / "pages").mkdir()
+    removes = start / "removes.py"
+    removes.write_text(
+        "import pathlib, runpy, sys\npathlib.Path('pages').rmdir()\nsys.argv[1:] = ['scenario.json']\n"
+        "runpy.run_path('prog.py', run_name='__main__')\n",
+        encoding="utf-8",
+    )
+    command(start, recorded.tuned(), 0)
+    assert tune("--report", "pages/out.html", "--", sys.executable, "removes.py") == 0
+    assert "--report pages/out.html could not be written: No such file" in capfd.readouterr().err
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -314,6 +342,12 @@ def test_a_plan_that_became_unwritable_meanwhile_is_said(start: Path, capfd: pyt
         (["--max-seconds", "nan", "--", "true"], "expected a number of seconds above 0"),
         (["--json", "no/such/folder.json", "--", "true"], "does not exist"),
         (["--json", ".", "--", "true"], "this is a folder"),
+        (
+            ["--report", "no/such/folder.html", "--", "true"],
+            "--report no/such/folder.html: the folder no/such does not",
+        ),
+        (["--report", "page.html", "--json", "./page.html", "--", "true"], "--json and --report both name page.html"),
+        (["--report", "page.html", "--history"], "--history runs none"),
         (["--plan", "no/such/plan.toml", "--", "true"], "does not exist"),
         (["--history", "--", "true"], "--history runs no program"),
         (["--wrokers", "--", "true"], "--wrokers"),

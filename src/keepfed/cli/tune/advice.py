@@ -22,8 +22,7 @@ def advice(
     `written` names the plan file, `plan_option` is the file given with --plan.
     """
     settled = [result for result in results if result.settled]
-    options = ["--plan", plan_option] if plan_option else []
-    run = shell_line(["keepfed", "run", *options, "--", *command])
+    run = run_line(command, plan_option)
     lines = [Text(""), Text(say("tune_report.written", file=written)), Text(""), _typed(run, "bold")]
     edits = [edit for result in settled for edit in by_hand(result, command)]
     if edits:
@@ -32,6 +31,12 @@ def advice(
     else:
         lines += [Text(""), Text(say("tune_report.nothing_to_change"))]
     return Group(*lines)
+
+
+def run_line(command: Sequence[str], plan_option: str = "") -> str:
+    """The command that trains with what was found, as it can be typed."""
+    options = ["--plan", plan_option] if plan_option else []
+    return shell_line(["keepfed", "run", *options, "--", *command])
 
 
 def _typed(line: str, style: str = "") -> Text:

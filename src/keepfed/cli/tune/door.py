@@ -17,6 +17,7 @@ from keepfed.cli.tune import terminal
 from keepfed.cli.tune.files import check_place
 from keepfed.cli.tune.history import show_history
 from keepfed.cli.tune.program import Request, Tuning
+from keepfed.cli.tune.report import check_report
 from keepfed.errors import UsageError
 from keepfed.profile import FILE_NAME, read_profile
 from keepfed.text import say
@@ -39,6 +40,7 @@ def tune(
     ] = DEFAULT_MAX_SECONDS,
     plan: Annotated[str, typer.Option(metavar="FILE", help=say("tune_report.help_plan"))] = "",
     json_file: Annotated[str, typer.Option("--json", metavar="FILE", help=say("tune_report.help_json"))] = "",
+    report_file: Annotated[str, typer.Option("--report", metavar="FILE", help=say("report.help"))] = "",
     history: Annotated[bool, typer.Option("--history", help=say("tune_report.help_history"))] = False,
 ) -> int:
     """Find the settings of an unmodified program by measuring it while it trains. Returns the exit code."""
@@ -46,6 +48,8 @@ def tune(
     folder = Path.cwd()
     if json_file:
         check_place("--json", Path(json_file))
+    if report_file:
+        check_report(Path(report_file), Path(json_file) if json_file else None, history=history)
     if history:
         return show_history(folder, command, Path(json_file) if json_file else None)
     if not command:
@@ -62,6 +66,13 @@ def tune(
     if plan_file.exists():
         read_profile(plan_file)
     request = Request(
-        command, then is Then.CONTINUE, max_seconds, plan_file, plan, Path(json_file) if json_file else None, folder
+        command,
+        then is Then.CONTINUE,
+        max_seconds,
+        plan_file,
+        plan,
+        Path(json_file) if json_file else None,
+        Path(report_file) if report_file else None,
+        folder,
     )
     return Tuning(request, terminal.console()).run()

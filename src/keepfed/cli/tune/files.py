@@ -33,7 +33,12 @@ def check_place(option: str, file: Path) -> None:
 
 def write_json(file: Path, document: dict[str, object]) -> None:
     """Write the document, readable for people too. Raises OSError."""
-    data = (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    write_text(file, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write the whole file or nothing. Raises OSError."""
+    data = text.encode("utf-8", "backslashreplace")
     target = file.resolve() if file.is_symlink() else file
     if file.exists() and not file.is_file():  # a pipe or a device: it cannot be replaced
         file.write_bytes(data)

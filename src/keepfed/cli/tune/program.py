@@ -15,9 +15,10 @@ from pathlib import Path
 from rich.console import Console
 
 from keepfed.cli.run import make_run_folder
-from keepfed.cli.tune.advice import advice, failure
+from keepfed.cli.tune.advice import advice, failure, run_line
 from keepfed.cli.tune.files import shown_path, write_json
 from keepfed.cli.tune.progress import progress
+from keepfed.cli.tune.report import keep_report
 from keepfed.cli.tune.table import report
 from keepfed.cli.tune.terminal import line, shell_line, show
 from keepfed.errors import ProfileError
@@ -56,6 +57,9 @@ class Request:
 
     json_file: Path | None
     """Where the JSON document goes."""
+
+    report_file: Path | None
+    """Where the page goes."""
 
     folder: Path
     """The start folder: history and run folder lie here."""
@@ -142,6 +146,7 @@ class Tuning:
         if measured:
             show(self.out, report(results))
             self._keep_json(results)
+            self._keep_report(results)
 
     def _finish_failed(self, outcome: Outcome, *, measured: bool) -> None:
         """One line, so that the program's own last words stay in sight; the numbers go into the files."""
@@ -151,6 +156,7 @@ class Tuning:
         line(self.out, failure(outcome.results, outcome.code))
         if measured:
             self._keep_json(outcome.results)
+            self._keep_report(outcome.results)
             self._keep_history(outcome.results, outcome.code)
 
     def _why_nothing(self, outcome: Outcome) -> str:
@@ -174,7 +180,9 @@ class Tuning:
         if first:
             self._keep_history(results, code)
         plan_name = shown_path(request.plan, request.folder)
-        if self._keep_plan(results):
+        planned = self._keep_plan(results)
+        self._keep_report(results, run_line(request.command, request.plan_option) if planned else "")
+        if planned:
             show(self.out, advice(results, request.command, plan_name, plan_option=request.plan_option))
         unsettled = [str(result.loader) for result in results if result.measured and not result.settled]
         if unsettled and code == 4:
@@ -203,6 +211,10 @@ class Tuning:
                 write_json(file, document(results, self.host.to_json()))
             except OSError as error:
                 line(self.out, say("tune_report.json_failed", file=file, reason=error.strerror or error))
+
+    def _keep_report(self, results: tuple[LoaderResult, ...], use: str = "") -> None:
+        found, command = document(results, self.host.to_json()), shell_line(self.request.command)
+        keep_report(self.out, self.request.report_file, found, command, use)
 
     def _keep_history(self, results: tuple[LoaderResult, ...], code: int) -> None:
         now = datetime.now(UTC)

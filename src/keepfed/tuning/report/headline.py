@@ -1,0 +1,70 @@
+"""The first sentence of the page: what was found. The rest of the page is its evidence."""
+
+from __future__ import annotations
+
+from keepfed.text import say
+from keepfed.tuning.numbers import plan_text, rate, seconds_text, workers_text
+from keepfed.tuning.report.reading import Document, Loader, Point, Trial
+from keepfed.tuning.report.sweep import fastest
+
+SAME_SPEED = 0.05
+"""Rates that differ by less than this part are called equal, as in the terminal's table."""
+
+
+def headline(document: Document) -> str:
+    """One sentence about the whole document."""
+    if document.trials:
+        return sweep_sentence(document.trials)
+    if document.loaders:
+        return loader_sentence(document.loaders[0])
+    return say("report.head_nothing")
+
+
+def loader_sentence(loader: Loader) -> str:
+    """One sentence about one loader."""
+    before, after = loader.before, loader.after
+    if before is None or after is None:
+        return say("report.head_nothing")
+    found = _found(before, after)
+    if loader.settled:
+        return found
+    return say("report.head_unsettled", seconds=seconds_text(loader.seconds or 0.0), found=found)
+
+
+def _found(before: Point, after: Point) -> str:
+    same_prefetch = before.plan.prefetch_factor == after.plan.prefetch_factor
+    words = workers_text if same_prefetch or not after.plan.num_workers else plan_text
+    now, was, gain = words(after.plan), words(before.plan), gain_text(before, after)
+    if before.plan == after.plan:
+        return say("report.head_same", now=now, rate=rate(after.per_s))
+    if gain:
+        return say("report.head_gain", now=now, was=was, gain=gain)
+    key = "report.head_cheaper" if after.plan.num_workers < before.plan.num_workers else "report.head_equal"
+    return say(key, now=now, was=was)
+
+
+def gain_text(before: Point, after: Point) -> str:
+    """How many times as fast: "3.55"; empty where both are equal within SAME_SPEED, or nothing can be said."""
+    if before.per_s <= 0:
+        return ""
+    gain = after.per_s / before.per_s
+    return rate(gain) if abs(gain - 1) >= SAME_SPEED else ""
+
+
+def sweep_sentence(trials: tuple[Trial, ...]) -> str:
+    """Which value was the fastest, and by how much."""
+    best = fastest(trials)
+    if best is None or best.rate is None:
+        return say("report.head_sweep_nothing", count=len(trials))
+    slowest = min((trial for trial in trials if trial.rate), key=lambda trial: trial.rate or 0.0, default=best)
+    if slowest is best or not slowest.rate:
+        return say("report.head_sweep_one", value=best.value, rate=rate(best.rate), unit=best.unit)
+    return say(
+        "report.head_sweep",
+        value=best.value,
+        count=len(trials),
+        rate=rate(best.rate),
+        unit=best.unit,
+        gain=rate(best.rate / slowest.rate),
+        slowest=slowest.value,
+    )

@@ -1,0 +1,388 @@
+"""The JSON document of `keepfed tune` → records, as far as it goes.
+
+A document may be older than this page, of another kind of search, cut short, or edited by hand. Whatever is absent, of
+another type or not finite is left out, so that the rest can still be shown: a report is made after minutes of measuring
+and must not be lost to one odd number. Strings come from other people's programs (names of classes, reasons, commands).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from keepfed.plan import Plan
+
+LONGEST_TEXT = 2_000
+"""Characters of one string that are shown; the document has the rest."""
+
+_MOST_ITEMS = 20_000
+"""Items of one list that are read: hours of windows, and a bound all the same."""
+
+# Neither HTML nor XML can hold them: control characters, and the lone surrogates of file names that are not UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A JSON object that is asked for values of a type, and answers None (or nothing) for whatever else is there."""
+
+    raw: Mapping[str, Any]
+    """The object."""
+
+    def number(self, key: str) -> float | None:
+        """A finite number; true and false are none."""
+        value = self.raw.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        try:
+            return float(value) if isfinite(value) else None
+        except OverflowError:
+            return None
+
+    def amount(self, key: str) -> float | None:
+        """A finite number that is not negative."""
+        value = self.number(key)
+        return value if value is not None and value >= 0 else None
+
+    def share(self, key: str) -> float | None:
+        """A number from 0 to 1; measurements that stick out a little are cut."""
+        value = self.number(key)
+        return None if value is None else min(1.0, max(0.0, value))
+
+    def text(self, key: str) -> str:
+        """A string that can be printed; empty if there is none."""
+        value = self.raw.get(key)
+        return printable(value) if isinstance(value, str) else ""
+
+    def flag(self, key: str) -> bool:
+        """Whether true stands there."""
+        return self.raw.get(key) is True
+
+    def one(self, key: str) -> Facts | None:
+        """An object."""
+        value = self.raw.get(key)
+        return Facts(value) if isinstance(value, Mapping) else None
+
+    def many(self, key: str) -> list[Facts]:
+        """The objects of a list."""
+        value = self.raw.get(key)
+        items = value[:_MOST_ITEMS] if isinstance(value, list) else []
+        return [Facts(item) for item in items if isinstance(item, Mapping)]
+
+    def plan(self) -> Plan | None:
+        """The plan that this object speaks of."""
+        workers, prefetch = self.number("num_workers"), self.number("prefetch_factor")
+        try:
+            return None if workers is None else Plan(int(workers), 2 if prefetch is None else int(prefetch))
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One plan and what it brought, over all windows in which it was in force."""
+
+    plan: Plan
+    """The plan."""
+
+    per_s: float
+    """Batches per second of the whole training step."""
+
+    low: float | None = None
+    """Lower end of the 95 % interval of `per_s`; None with a single window."""
+
+    high: float | None = None
+    """Its upper end."""
+
+    wait_share: float | None = None
+    """Share of the time that the program waited for data."""
+
+    windows: int | None = None
+    """Windows that were measured."""
+
+    seconds: float | None = None
+    """How long they took."""
+
+    memory_bytes: float | None = None
+    """Memory of workers and transport."""
+
+    cpu_s_per_batch: float | None = None
+    """CPU seconds that a batch took."""
+
+    predicted_per_s: float | None = None
+    """What was predicted for the plan before it was tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One window of the search."""
+
+    at_s: float
+    """When, in seconds from the start of the search."""
+
+    plan: Plan
+    """The plan that was in force."""
+
+    per_s: float
+    """Batches per second in it."""
+
+    wait_share: float | None
+    """Share of it that the program waited for data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One plan that was tried."""
+
+    point: Point
+    """The plan and what was measured of it when it was judged."""
+
+    kept: bool
+    """Whether it was kept."""
+
+    reason: str
+    """Why it was tried and what came of it."""
+
+    at_s: float | None
+    """When, in seconds from the start of the search."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Where a batch's time goes inside a worker: mean seconds per batch."""
+
+    seconds: tuple[tuple[str, float], ...]
+    """Name of the phase and its time, in the order in which a batch passes them."""
+
+    batches: int | None
+    """Batches that were timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """One loader of the program."""
+
+    dataset: str
+    """Class of its dataset."""
+
+    site: str
+    """Where the program builds it."""
+
+    ordinal: int
+    """Tells apart loaders of one site and class."""
+
+    batch_size: int | None
+    """Samples per batch."""
+
+    before: Point | None
+    """What the program asked for."""
+
+    after: Point | None
+    """What was chosen, or the best so far."""
+
+    limited_by: str
+    """What limits it now, one word."""
+
+    reason: str
+    """The same as a sentence; empty in documents that have none."""
+
+    settled: bool
+    """Whether the search is over."""
+
+    stall_share: float | None
+    """Share of the time that the GPU idles for want of data."""
+
+    seconds: float | None
+    """How long the search took."""
+
+    points: tuple[Point, ...]
+    """Every plan that was measured, fewest workers first."""
+
+    timeline: tuple[Moment, ...]
+    """The windows in order of time."""
+
+    moves: tuple[Move, ...]
+    """The plans tried, in order."""
+
+    phases: Phases | None
+    """Where a batch's time goes."""
+
+    lifts: tuple[str, ...]
+    """What would lift the limit, as sentences."""
+
+    @property
+    def name(self) -> str:
+        """As the table in the terminal names it: "train.py:41 PhotoFolder"."""
+        name = f"{self.site} {self.dataset.rpartition('.')[2]}".strip() or "?"
+        return f"{name} #{self.ordinal + 1}" if self.ordinal else name
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One value of a sweep."""
+
+    value: str
+    """The value that took the place of {}."""
+
+    rate: float | None
+    """Iterations (or whatever `unit` says) per second; None if the run told none."""
+
+    unit: str
+    """What is counted per second."""
+
+    seconds: float | None
+    """How long the run took."""
+
+    cpu_s: float | None
+    """CPU seconds of all its processes."""
+
+    peak_pss_bytes: float | None
+    """Most memory that its processes took together."""
+
+    gpu_busy: float | None
+    """Share of the time that the GPU was busy."""
+
+    exit_code: int | None
+    """Exit code; None if the run was ended by us or is not known."""
+
+    how: str
+    """How the rate was found, or how the run ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """All of it."""
+
+    search: str
+    """"online", "exhaustive", "offline", "sweep", or whatever a later version says."""
+
+    host: Facts
+    """The machine."""
+
+    loaders: tuple[Loader, ...]
+    """The measured loaders, the one with the longest search first."""
+
+    trials: tuple[Trial, ...]
+    """The values of a sweep, in order."""
+
+
+def printable(text: str) -> str:
+    """The string without what a page cannot hold, and no longer than LONGEST_TEXT."""
+    clean = _UNPRINTABLE.sub("\ufffd", text)
+    return clean if len(clean) <= LONGEST_TEXT else f"{clean[: LONGEST_TEXT - 1]}…"
+
+
+def read_document(raw: Mapping[str, Any]) -> Document:
+    """The records of a document. Never raises for what stands in it."""
+    facts = Facts(raw)
+    sweep = facts.one("sweep")
+    loaders = [_loader(one) for one in facts.many("loaders")]
+    return Document(
+        search=facts.text("search") or ("sweep" if sweep else "online"),
+        host=facts.one("host") or Facts({}),
+        loaders=tuple(sorted(loaders, key=lambda loader: -(loader.seconds or 0.0))),
+        trials=tuple(_trial(one) for one in sweep.many("values")) if sweep else (),
+    )
+
+
+def _loader(facts: Facts) -> Loader:
+    before, after = (_point(one) if one else None for one in (facts.one("before"), facts.one("after")))
+    moves = tuple(move for one in facts.many("moves") if (move := _move(one)))
+    points = tuple(point for one in facts.many("points") if (point := _point(one)))
+    return Loader(
+        dataset=facts.text("dataset"),
+        site=facts.text("site"),
+        ordinal=int(facts.amount("ordinal") or 0),
+        batch_size=_whole(facts, "batch_size"),
+        before=before,
+        after=after,
+        limited_by=facts.text("limited_by") or "unknown",
+        reason=facts.text("reason"),
+        settled=facts.flag("settled"),
+        stall_share=facts.share("stall_share"),
+        seconds=facts.amount("seconds"),
+        points=_by_plan(points or _implied(before, after, moves)),
+        timeline=_timeline(facts.many("timeline")),
+        moves=moves,
+        phases=_phases(facts.one("phases")),
+        lifts=tuple(text for one in facts.many("what_if") if (text := one.text("text"))),
+    )
+
+
+def _implied(before: Point | None, after: Point | None, moves: tuple[Move, ...]) -> tuple[Point, ...]:
+    """What an older document knows of the plans: start, moves, end. The last word on a plan counts."""
+    found = {
+        point.plan: point for point in [before, *(move.point for move in moves), after] if point and point.per_s > 0
+    }
+    return tuple(found.values())
+
+
+def _by_plan(points: tuple[Point, ...]) -> tuple[Point, ...]:
+    return tuple(sorted({point.plan: point for point in points}.values(), key=lambda point: point.plan))
+
+
+def _point(facts: Facts) -> Point | None:
+    plan, per_s = facts.plan(), facts.amount("batches_per_s")
+    if plan is None or per_s is None:
+        return None
+    low, high = facts.amount("low") or 0.0, facts.amount("high")
+    whole = high is not None and low <= high  # an interval that begins at zero has no low
+    return Point(
+        plan,
+        per_s,
+        low if whole else None,
+        high if whole else None,
+        facts.share("wait_share"),
+        _whole(facts, "windows"),
+        facts.amount("seconds"),
+        facts.amount("memory_bytes") or None,
+        facts.amount("cpu_s_per_batch") or None,
+        facts.amount("predicted_batches_per_s") or None,
+    )
+
+
+def _move(facts: Facts) -> Move | None:
+    point = _point(facts)
+    if point is None:
+        return None
+    return Move(point, facts.flag("kept"), facts.text("reason"), facts.amount("at_s"))
+
+
+def _timeline(items: list[Facts]) -> tuple[Moment, ...]:
+    found = []
+    for facts in items:
+        at_s, plan, per_s = facts.amount("at_s"), facts.plan(), facts.amount("batches_per_s")
+        if at_s is not None and plan is not None and per_s is not None:
+            found.append(Moment(at_s, plan, per_s, facts.share("wait_share")))
+    return tuple(sorted(found, key=lambda moment: moment.at_s))
+
+
+def _phases(facts: Facts | None) -> Phases | None:
+    if facts is None:
+        return None
+    names = ("fetch", "transform", "collate", "copy")
+    seconds = tuple((name, value) for name in names if (value := facts.amount(f"{name}_s")) is not None)
+    return Phases(seconds, _whole(facts, "batches")) if any(value > 0 for _, value in seconds) else None
+
+
+def _trial(facts: Facts) -> Trial:
+    value, code = facts.raw.get("value"), facts.number("exit")
+    return Trial(
+        value=printable(str(value)) if isinstance(value, str | int | float) else "?",
+        rate=facts.amount("batches_per_s"),
+        unit=facts.text("unit"),
+        seconds=facts.amount("seconds"),
+        cpu_s=facts.amount("cpu_s"),
+        peak_pss_bytes=facts.amount("peak_pss_bytes"),
+        gpu_busy=facts.share("gpu_busy"),
+        exit_code=None if code is None else int(code),
+        how=facts.text("how"),
+    )
+
+
+def _whole(facts: Facts, key: str) -> int | None:
+    value = facts.amount(key)
+    return None if value is None else int(value)
