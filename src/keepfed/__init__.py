@@ -12,19 +12,34 @@ if TYPE_CHECKING:
     from keepfed.loader.journal import Why, WhyEntry
     from keepfed.loader.stats import LoaderStats
     from keepfed.plan import Plan
+    from keepfed.tuning.offline import TuneResult, tune
 
 __version__ = "0.1.0"
-__all__ = ["DataLoader", "LoaderStats", "Plan", "Why", "WhyEntry", "install", "stats", "uninstall", "why"]
+__all__ = [
+    "DataLoader",
+    "LoaderStats",
+    "Plan",
+    "TuneResult",
+    "Why",
+    "WhyEntry",
+    "install",
+    "stats",
+    "tune",
+    "uninstall",
+    "why",
+]
 
 # Where each public name lives. Whatever stands here stands in __all__ and in the block above as well (tested).
 _HOME = {
     "DataLoader": "keepfed.loader.api",
     "LoaderStats": "keepfed.loader.stats",
     "Plan": "keepfed.plan",
+    "TuneResult": "keepfed.tuning.offline",
     "Why": "keepfed.loader.journal",
     "WhyEntry": "keepfed.loader.journal",
     "install": "keepfed.loader.api",
     "stats": "keepfed.loader.api",
+    "tune": "keepfed.tuning.offline",
     "uninstall": "keepfed.loader.api",
     "why": "keepfed.loader.api",
 }

@@ -49,6 +49,8 @@ class RunConfig:
     """ "run" (follow the load) or "tune" (explore, settle)."""
     exact: bool = False
     """Keep the program's own worker counts and torch's random draws."""
+    search: str = "online"
+    """How plans are found while tuning: "online" (a few moves) or "exhaustive" (a grid, in laps)."""
     plan_file: str | None = None
     """The plan file to start from, absolute; None without one."""
     lang: str = "en"

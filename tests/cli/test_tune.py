@@ -247,7 +247,7 @@ def _schema(value: Any) -> Any:
 def test_the_json_file_holds_the_documented_object(start: Path) -> None:
     assert tune("--json", "out.json", *command(start, recorded.tuned(), "wait")) == 0
     document = json.loads((start / "out.json").read_text(encoding="utf-8"))
-    assert list(document) == ["schema", "host", "loaders"]
+    assert list(document) == ["schema", "host", "search", "loaders"]
     assert document["schema"] == "keepfed.tune/1"
     assert document["host"]["fingerprint"] == read_profile(start / "keepfed.toml").host.fingerprint
     plan = {"num_workers": "int", "prefetch_factor": "int", "batches_per_s": "float", "wait_share": "float"}

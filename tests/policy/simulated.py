@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from keepfed.plan import Plan
 from keepfed.policy.controller import Controller, Decision, Move, Settled
 from keepfed.policy.cost import Bounds
+from keepfed.policy.search import Search
 from keepfed.policy.window import Observation, WindowBuilder
 
 
@@ -306,7 +307,7 @@ class Run:
 
 def drive(
     host: Host,
-    controller: Controller,
+    controller: Controller | Search,
     *,
     seconds: float,
     until_settled: bool = True,

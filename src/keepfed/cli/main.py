@@ -8,12 +8,14 @@ together, stays off.
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperCommand
 
 from keepfed import __version__
 from keepfed.errors import KeepfedError, ProfileError, UnreachableError, UsageError
@@ -39,10 +41,19 @@ class Verb:
     runs_program: bool = False
     """Whether a program of the user's follows, which is then taken as it stands."""
 
+    takes_spec: bool = False
+    """Whether `module:name` may stand in the program's place; options are then read behind it as well."""
+
+    @property
+    def usage(self) -> str:
+        """What follows the verb."""
+        program = "(-- COMMAND [ARGS]... | MODULE:NAME)" if self.takes_spec else "-- COMMAND [ARGS]..."
+        return f"[OPTIONS] {program}" if self.runs_program else "[OPTIONS]"
+
 
 VERBS: dict[str, Verb] = {
     "run": Verb("keepfed.cli.run:run", "cli.verb_run", "cli.help_run", runs_program=True),
-    "tune": Verb("keepfed.cli.tune.door:tune", "cli.verb_tune", "cli.help_tune", runs_program=True),
+    "tune": Verb("keepfed.cli.tune.door:tune", "cli.verb_tune", "cli.help_tune", runs_program=True, takes_spec=True),
 }
 
 EXIT_CODES: tuple[tuple[type[KeepfedError], int], ...] = (
@@ -57,6 +68,24 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 
 # The first word that is not an option of ours begins the user's program, and nothing after it is read by us.
 _PROGRAM = {"allow_extra_args": True, "allow_interspersed_args": False}
+
+SPEC = "keepfed.spec"
+"""Key in the context's `meta` of the `module:name` that was given instead of a program."""
+
+_SPEC_WORD = re.compile(r"[\w./-]+:[A-Za-z_][\w.]*")
+
+
+class SpecCommand(TyperCommand):
+    """A verb whose program may be `module:name`: what stands behind that belongs to us, and not to a program."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]  # Typer's own Context
+        """Look where the program begins; behind two dashes it is always one."""
+        _, rest, _ = self.make_parser(ctx).parse_args(list(args))
+        begins = len(args) - len(rest)
+        if rest and _SPEC_WORD.fullmatch(rest[0]) and (begins == 0 or args[begins - 1] != "--"):
+            ctx.meta[SPEC] = rest[0]
+            ctx.allow_interspersed_args = True
+        return super().parse_args(ctx, args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,9 +131,10 @@ def build_app(chosen: str | None) -> typer.Typer:
     for name, verb in VERBS.items():
         register = app.command(
             name,
+            cls=SpecCommand if verb.takes_spec else None,
             help=say(verb.help_key),
             short_help=say(verb.line_key),
-            options_metavar="[OPTIONS] -- COMMAND [ARGS]..." if verb.runs_program else "[OPTIONS]",
+            options_metavar=verb.usage,
             context_settings=_HELP | (_PROGRAM if verb.runs_program else {}),
         )
         register(load(verb) if name == chosen else _stand_in)

@@ -37,6 +37,7 @@ from keepfed.policy import controller as policy
 from keepfed.policy.controller import Controller, Decision
 from keepfed.policy.cost import Bounds
 from keepfed.policy.governor import RESERVE_SHARE, Rung
+from keepfed.policy.search import Search
 from keepfed.policy.window import Observation, WindowBuilder
 from keepfed.profile import Match
 from keepfed.text import say
@@ -138,10 +139,11 @@ class Pilot:
         session.agreement.announce(loader, self.plan)
         self._seen(batch_size, "program" if match is None else "plan" if trusted else "first-guess", match)
 
-    def _first_controller(self, trusted: Match | None) -> Controller:
+    def _first_controller(self, trusted: Match | None) -> Controller | Search:
         """One that only follows changes of load where the plan was settled on this host, else one that explores."""
         if trusted is None:
-            return Controller(self.plan, self._bounds)
+            exhaustive = self._session.config.search == "exhaustive"
+            return (Search if exhaustive else Controller)(self.plan, self._bounds)
         evidence = trusted.entry.evidence
         waits = evidence.after.wait_share if evidence is not None else 0.0
         return Controller(self.plan, self._bounds, mode="follow", wait_share=waits)

@@ -218,10 +218,11 @@ def share_of(result: LoaderResult, total_s: float) -> float:
     return result.measured_s / total_s if total_s > 0 else 1.0
 
 
-def document(results: Iterable[LoaderResult], host: Mapping[str, Any]) -> dict[str, Any]:
-    """The document of `tune --json`: the measured loaders on this host."""
+def document(results: Iterable[LoaderResult], host: Mapping[str, Any], *, search: str = "online") -> dict[str, Any]:
+    """The document of `tune --json`: the measured loaders on this host, and how their plans were searched for."""
     return {
         "schema": SCHEMA,
         "host": dict(host),
+        "search": search,
         "loaders": [result.to_json() for result in results if result.measured],
     }

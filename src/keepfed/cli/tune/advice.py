@@ -23,11 +23,11 @@ def advice(
     """
     settled = [result for result in results if result.settled]
     run = run_line(command, plan_option)
-    lines = [Text(""), Text(say("tune_report.written", file=written)), Text(""), _typed(run, "bold")]
+    lines = [Text(""), Text(say("tune_report.written", file=written)), Text(""), typed(run, "bold")]
     edits = [edit for result in settled for edit in by_hand(result, command)]
     if edits:
         lines += [Text(""), Text(say("tune_report.by_hand")), Text("")]
-        lines += [_typed(edit) for edit in dict.fromkeys(edits)]
+        lines += [typed(edit) for edit in dict.fromkeys(edits)]
     else:
         lines += [Text(""), Text(say("tune_report.nothing_to_change"))]
     return Group(*lines)
@@ -39,7 +39,7 @@ def run_line(command: Sequence[str], plan_option: str = "") -> str:
     return shell_line(["keepfed", "run", *options, "--", *command])
 
 
-def _typed(line: str, style: str = "") -> Text:
+def typed(line: str, style: str = "") -> Text:
     """Something to be copied: never cut, never broken by us."""
     return Text(f"  {line}", style, no_wrap=True, overflow="ignore")
 

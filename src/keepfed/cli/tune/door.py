@@ -13,9 +13,11 @@ from typing import Annotated
 
 import typer
 
+from keepfed.cli.main import SPEC
 from keepfed.cli.tune import terminal
 from keepfed.cli.tune.files import check_place
 from keepfed.cli.tune.history import show_history
+from keepfed.cli.tune.offline import Bench, SpecTuning, check_bench
 from keepfed.cli.tune.program import Request, Tuning
 from keepfed.cli.tune.report import check_report
 from keepfed.errors import UsageError
@@ -42,6 +44,11 @@ def tune(
     json_file: Annotated[str, typer.Option("--json", metavar="FILE", help=say("tune_report.help_json"))] = "",
     report_file: Annotated[str, typer.Option("--report", metavar="FILE", help=say("report.help"))] = "",
     history: Annotated[bool, typer.Option("--history", help=say("tune_report.help_history"))] = False,
+    exhaustive: Annotated[bool, typer.Option("--exhaustive", help=say("tune_report.help_exhaustive"))] = False,
+    step_ms: Annotated[float | None, typer.Option(metavar="N", help=say("offline.help_step_ms"))] = None,
+    step: Annotated[str, typer.Option(metavar="FUNCTION", help=say("offline.help_step"))] = "",
+    batch_size: Annotated[int | None, typer.Option(metavar="N", help=say("offline.help_batch_size"))] = None,
+    collate: Annotated[str, typer.Option(metavar="FUNCTION", help=say("offline.help_collate"))] = "",
 ) -> int:
     """Find the settings of an unmodified program by measuring it while it trains. Returns the exit code."""
     command = tuple(ctx.args)
@@ -52,6 +59,8 @@ def tune(
         check_report(Path(report_file), Path(json_file) if json_file else None, history=history)
     if history:
         return show_history(folder, command, Path(json_file) if json_file else None)
+    spec, bench = str(ctx.meta.get(SPEC, "")), Bench(step_ms, step, batch_size, collate)
+    check_bench(bench, spec, [word for word in command if word != spec], goes_on=then is Then.CONTINUE)
     if not command:
         raise UsageError(say("tune_report.command_missing"), next_step=say("tune_report.command_missing_next"))
     if not (isfinite(max_seconds) and max_seconds > 0):
@@ -65,6 +74,8 @@ def tune(
     check_place("--plan" if plan else FILE_NAME, plan_file)
     if plan_file.exists():
         read_profile(plan_file)
+    if spec:
+        command = (spec, *bench.words())
     request = Request(
         command,
         then is Then.CONTINUE,
@@ -74,5 +85,7 @@ def tune(
         Path(json_file) if json_file else None,
         Path(report_file) if report_file else None,
         folder,
+        search="exhaustive" if exhaustive else "online",
     )
-    return Tuning(request, terminal.console()).run()
+    out = terminal.console()
+    return (SpecTuning(request, out, bench=bench) if spec else Tuning(request, out)).run()

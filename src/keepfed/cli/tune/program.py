@@ -8,6 +8,7 @@ only for loaders that have settled, and a program that fails has the last word.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,6 +65,9 @@ class Request:
     folder: Path
     """The start folder: history and run folder lie here."""
 
+    search: str = "online"
+    """How plans are found: "online" or "exhaustive"."""
+
 
 @dataclass(slots=True)
 class Tuning:
@@ -81,19 +85,19 @@ class Tuning:
         """Run the program to its end, or to the end of the search."""
         request = self.request
         self.began = datetime.now(UTC)
-        config = RunConfig(mode="tune", lang=language())
+        config = RunConfig(mode="tune", search=request.search, lang=language())
         folder = make_run_folder(config)
         self.host = read_host()
-        with Program(request.command, folder) as program:
+        with Program(self.argv(), folder) as program:
             session = Session(
                 program,
                 folder.reader(),
                 goes_on=request.goes_on,
                 max_seconds=request.max_seconds,
-                heard=self._heard,
-                enough=self._enough,
+                heard=self.heard,
+                enough=self.enough,
             )
-            self._announce()
+            self.announce()
             try:
                 outcome = session.run()
             except CommandError as error:
@@ -102,7 +106,20 @@ class Tuning:
             joined = bool(session.tally.joined or outcome.results)
             return self._finish(outcome, "" if joined else explain_unarmed(folder, request.command, request.folder))
 
-    def _announce(self) -> None:
+    def start_name(self) -> str:
+        """What the plan at the start is called."""
+        return say("tune_report.before")
+
+    def search_name(self) -> str:
+        """What the JSON document calls this search."""
+        return self.request.search
+
+    def argv(self) -> Sequence[str]:
+        """The program that is started."""
+        return self.request.command
+
+    def announce(self) -> None:
+        """What is about to happen."""
         if shutil.which(self.request.command[0]) is None:
             return  # starting it is about to fail, and then that is all that should be said
         key = "tune_report.announce_continue" if self.request.goes_on else "tune_report.announce_stop"
@@ -110,12 +127,14 @@ class Tuning:
         limit = seconds_text(self.request.max_seconds)
         line(self.out, say(key, program=program, limit=limit), wrap=True)
 
-    def _heard(self, event: Event) -> None:
-        text = progress(event)
+    def heard(self, event: Event) -> None:
+        """One line for an event that is worth one."""
+        text = progress(event, sweeping=self.request.search == "exhaustive")
         if text:
             line(self.out, text)
 
-    def _enough(self, results: tuple[LoaderResult, ...], ending: Ending) -> None:
+    def enough(self, results: tuple[LoaderResult, ...], ending: Ending) -> None:
+        """The search is over: say what happens to the program."""
         what = "going_on" if self.request.goes_on else "stopping"
         why = {Ending.TIME_UP: "time_up_", Ending.HOPELESS: "hopeless_"}.get(ending, "")
         line(self.out, say(f"tune_report.{why}{what}", limit=seconds_text(self.request.max_seconds)))
@@ -131,7 +150,7 @@ class Tuning:
         if outcome.ending is Ending.INTERRUPTED:
             self._finish_interrupted(results, measured=measured)
         elif outcome.ending is Ending.PROGRAM_ENDED and outcome.code != 0:
-            self._finish_failed(outcome, measured=measured)
+            self.finish_failed(outcome, measured=measured)
         elif not measured:
             line(self.out, say("tune_report.nothing_measured", reason=unarmed or self._why_nothing(outcome)))
         elif self.concluded != _settled(results):
@@ -144,18 +163,18 @@ class Tuning:
         key = "tune_report.interrupted" if measured else "tune_report.interrupted_nothing"
         line(self.out, say(key))
         if measured:
-            show(self.out, report(results))
-            self._keep_json(results)
+            show(self.out, report(results, curve=self.request.search == "exhaustive", start=self.start_name()))
+            self.keep_json(results)
             self._keep_report(results)
 
-    def _finish_failed(self, outcome: Outcome, *, measured: bool) -> None:
+    def finish_failed(self, outcome: Outcome, *, measured: bool) -> None:
         """One line, so that the program's own last words stay in sight; the numbers go into the files."""
         if self.concluded is not None:
             line(self.out, say("tune_report.failed_later", code=outcome.code))
             return
         line(self.out, failure(outcome.results, outcome.code))
         if measured:
-            self._keep_json(outcome.results)
+            self.keep_json(outcome.results)
             self._keep_report(outcome.results)
             self._keep_history(outcome.results, outcome.code)
 
@@ -175,21 +194,35 @@ class Tuning:
         """Table, plan file, JSON, history, what to do."""
         request, first = self.request, self.concluded is None
         self.concluded = _settled(results)
-        show(self.out, report(results))
-        self._keep_json(results)
+        show(self.out, report(results, curve=self.request.search == "exhaustive", start=self.start_name()))
+        self.keep_json(results)
         if first:
             self._keep_history(results, code)
         plan_name = shown_path(request.plan, request.folder)
-        planned = self._keep_plan(results)
-        self._keep_report(results, run_line(request.command, request.plan_option) if planned else "")
-        if planned:
-            show(self.out, advice(results, request.command, plan_name, plan_option=request.plan_option))
+        planned = self.keep_plan(results)
+        self._keep_report(results, self.how_to_run() if planned else "")
+        self.advise(results, plan_name, planned=planned)
         unsettled = [str(result.loader) for result in results if result.measured and not result.settled]
         if unsettled and code == 4:
             show(self.out, "")
-            line(self.out, say("tune_report.not_settled", file=plan_name, loaders=", ".join(unsettled)))
+            self.say_unsettled(", ".join(unsettled), plan_name)
 
-    def _keep_plan(self, results: tuple[LoaderResult, ...]) -> bool:
+    def how_to_run(self) -> str:
+        """The command that trains with the plan file."""
+        return run_line(self.request.command, self.request.plan_option)
+
+    def advise(self, results: tuple[LoaderResult, ...], plan_name: str, *, planned: bool) -> None:
+        """What to do now. `planned`: the plan file was written."""
+        if planned:
+            command, option = self.request.command, self.request.plan_option
+            show(self.out, advice(results, command, plan_name, plan_option=option))
+
+    def say_unsettled(self, loaders: str, plan_name: str) -> None:
+        """Why these loaders are not in the plan file, and what would help."""
+        line(self.out, say("tune_report.not_settled", file=plan_name, loaders=loaders))
+
+    def keep_plan(self, results: tuple[LoaderResult, ...]) -> bool:
+        """Write what has settled into the plan file; whether that was done."""
         known = [result for result in results if result.settled and result.loader.site]
         for result in results:
             if result.settled and result not in known:
@@ -204,11 +237,12 @@ class Tuning:
             self.plan_failed = True
         return not self.plan_failed
 
-    def _keep_json(self, results: tuple[LoaderResult, ...]) -> None:
+    def keep_json(self, results: tuple[LoaderResult, ...]) -> None:
+        """Write the JSON document, if one was asked for."""
         file = self.request.json_file
         if file is not None:
             try:
-                write_json(file, document(results, self.host.to_json()))
+                write_json(file, document(results, self.host.to_json(), search=self.search_name()))
             except OSError as error:
                 line(self.out, say("tune_report.json_failed", file=file, reason=error.strerror or error))
 

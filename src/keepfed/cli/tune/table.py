@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from keepfed.cli.tune.curve import bars
 from keepfed.profile import Measured
 from keepfed.text import say
 from keepfed.tuning.numbers import NONE, per_s, percent, plan_text, prefetch, rate, seconds_text, size, workers_text
@@ -16,24 +17,31 @@ from keepfed.tuning.phases import phases_text
 from keepfed.tuning.results import LoaderResult, counting
 
 
-def report(results: Iterable[LoaderResult]) -> RenderableType:
-    """One block per loader: numbers before and after, why, what limits it now."""
+def report(results: Iterable[LoaderResult], *, curve: bool = False, start: str = "") -> RenderableType:
+    """One block per loader: numbers before and after, why, what limits it now.
+
+    With `curve` all plans that were measured are drawn. `start` is what the plan at the start is called.
+    """
     known = tuple(results)
     counted = counting(known)
-    blocks = [_block(result, minor=result not in counted) for result in known if result.measured]
+    blocks = [
+        _block(result, minor=result not in counted, curve=curve, start=start) for result in known if result.measured
+    ]
     left = [Text(f"\n{_left(result)}") for result in known if not result.measured]
     return Group(*blocks, *left)
 
 
-def _block(result: LoaderResult, *, minor: bool) -> RenderableType:
+def _block(result: LoaderResult, *, minor: bool, curve: bool, start: str) -> RenderableType:
     head = Table.grid(expand=True)
     head.add_column(ratio=1)
     head.add_column(justify="right", no_wrap=True, style="dim")
     title = Text.assemble((str(result.loader), "bold"), _detail(result))
     head.add_row(title, _state(result, minor=minor))
-    reasons = _reasons(result)
+    reasons = _reasons(result, tried=not curve)
     below: list[RenderableType] = ["", Padding(reasons, (0, 0, 0, 2))] if reasons.row_count else []
-    return Group("", head, "", Padding(_numbers(result), (0, 0, 0, 2)), *below)
+    if curve:
+        below = ["", Padding(bars(result.points, result.after.plan if result.after else None), (0, 0, 0, 2)), *below]
+    return Group("", head, "", Padding(_numbers(result, start), (0, 0, 0, 2)), *below)
 
 
 def _detail(result: LoaderResult) -> str:
@@ -53,7 +61,7 @@ def _state(result: LoaderResult, *, minor: bool) -> str:
     return say("tune_report.state_unsettled", seconds=seconds_text(result.seconds))
 
 
-def _numbers(result: LoaderResult) -> Table:
+def _numbers(result: LoaderResult, start: str) -> Table:
     before, after = result.before, result.after
     assert before is not None
     assert after is not None
@@ -70,7 +78,7 @@ def _numbers(result: LoaderResult) -> Table:
 
     if changed:
         after_key = "tune_report.after" if result.settled else "tune_report.best_so_far"
-        table.add_row("", Text(say("tune_report.before"), "dim"), Text(say(after_key), "dim"), "")
+        table.add_row("", Text(start or say("tune_report.before"), "dim"), Text(say(after_key), "dim"), "")
     row("tune_report.workers", str(before.plan.num_workers), str(after.plan.num_workers), style="bold")
     row("tune_report.prefetch", prefetch(before.plan), prefetch(after.plan))
     row("tune_report.rate", rate(before.batches_per_s), rate(after.batches_per_s), _gain(before, after), "bold")
@@ -80,7 +88,7 @@ def _numbers(result: LoaderResult) -> Table:
     return table
 
 
-def _reasons(result: LoaderResult) -> Table:
+def _reasons(result: LoaderResult, *, tried: bool) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(ratio=1)
@@ -94,7 +102,7 @@ def _reasons(result: LoaderResult) -> Table:
         table.add_row(Text(label), Text(result.reason or say(f"tune_report.limit_{result.limited_by}")))
     if result.phases is not None:
         table.add_row(Text(say("lift.phases_label")), Text(phases_text(result.phases)))
-    if result.moves:
+    if tried and result.moves:
         table.add_row(Text(say("tune_report.tried")), Text(say("tune_report.list").join(_tried(result))))
     return table
 

@@ -1,0 +1,101 @@
+"""`keepfed.tune` with real workers, in windows that are short so that the test is."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+import keepfed
+from keepfed.errors import UnreachableError, UsageError
+from keepfed.loader import pilot, seam
+from keepfed.plan import Plan
+from keepfed.policy.window import WindowBuilder
+
+pytestmark = pytest.mark.timeout(60)
+
+
+@pytest.fixture
+def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pilot, "WindowBuilder", functools.partial(WindowBuilder, min_s=0.1))
+
+
+class Waiting(Dataset[Any]):
+    """A sample waits 5 ms."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> Any:
+        time.sleep(0.005)
+        return torch.tensor(index)
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(torch.arange(64))
+
+
+class Broken(Waiting):
+    def __getitem__(self, index: int) -> Any:
+        raise ValueError(f"sample {index}")
+
+
+@pytest.mark.usefixtures("short_windows")
+def test_a_dataset_gets_workers_until_its_step_is_fed() -> None:
+    steps: list[int] = []
+
+    def step(batch: Any) -> None:
+        steps.append(len(batch))
+        time.sleep(0.008)
+
+    found = keepfed.tune(Waiting(), step=step, batch_size=4, max_seconds=20)
+    assert found.settled
+    assert found.plan.num_workers >= 2
+    assert set(steps) == {4}
+    assert found.batch_size == 4
+    assert not found.alone
+    assert {point.measured.plan for point in found.points} >= {found.plan}
+    said = str(found)
+    assert said.startswith("Waiting, batches of 4: settled after")
+    assert f"num_workers={found.plan.num_workers}" in said
+    assert found.why in said
+
+
+@pytest.mark.usefixtures("short_windows")
+def test_nothing_is_left_installed_and_the_loader_stays_usable() -> None:
+    loader = DataLoader(Stream(), batch_size=8)
+    found = keepfed.tune(loader, step_s=0.001, max_seconds=20)
+    assert found.plan == found.before == Plan(0)
+    assert seam.fleet() is None
+    assert sum(len(batch) for batch in loader) == 64
+
+
+@pytest.mark.usefixtures("short_windows")
+def test_without_a_step_the_result_says_that_this_is_no_training() -> None:
+    found = keepfed.tune(Stream(), batch_size=8, max_seconds=20)
+    assert found.alone
+    assert "no training step" in str(found)
+
+
+def test_time_that_is_too_short_for_a_window_is_told() -> None:
+    with pytest.raises(UnreachableError, match="raise max_seconds"):
+        keepfed.tune(Waiting(), step_s=0.001, batch_size=8, max_seconds=0.01)
+
+
+def test_what_the_dataset_raises_reaches_the_caller() -> None:
+    with pytest.raises(ValueError, match="sample"):
+        keepfed.tune(Broken(), batch_size=8, max_seconds=5)
+
+
+def test_two_steps_and_no_time_are_refused() -> None:
+    with pytest.raises(UsageError, match="both a step function and a step time"):
+        keepfed.tune(Waiting(), step_s=0.1, step=print)
+    with pytest.raises(UsageError, match="max_seconds=0"):
+        keepfed.tune(Waiting(), max_seconds=0)
+    with pytest.raises(UsageError, match="expected a dataset, got float"):
+        keepfed.tune(1.5)
