@@ -10,8 +10,8 @@ stretches of a few seconds whose workers are warm. All plans run on our loader, 
 transports. A sweep over the worker counts finds the oracle, the climb finds its count, and then all of them run again side by
 side with ours, which searches anew each time, in rounds of turned order (`zoo_measure.py`): the best of a sweep is
 the largest of many noisy numbers and looks better than it is. Steps are set by what a batch costs on this machine, which is
-measured first, so run it where nothing else runs. `zoo_figures.py` has what is promised and how it is judged: by whole
-intervals, so that what the noise hides is called open.
+measured first, so run it where nothing else runs. `zoo_figures.py` makes shares of what was measured, `zoo_verdicts.py` has what is
+promised and judges it by whole intervals, so that what the noise hides is called open.
 
 Re-run (exit status 1 if a promise is missed or a program fails):
 
@@ -38,9 +38,10 @@ from typing import Any
 
 import torch
 from zoo_cells import CELLS, CHANGED, QUICK, SETTLED, cores
-from zoo_figures import bars, settling, share_of
+from zoo_figures import settling, share_of
 from zoo_measure import Bench, Effort, Failed, measured_cell, measured_change, measured_settled
 from zoo_table import markdown, of_kind
+from zoo_verdicts import bars
 
 SCHEMA = "keepfed.benchmark.tuning/1"
 Job = Callable[[Bench], dict[str, Any]]
@@ -68,11 +69,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.json is not None:  # after every one: a run of hours may be interrupted
             written_whole(args.json, json.dumps(results, indent=1) + "\n")
     records = [results["records"][name] for name in args.cells]
-    report = f"{headline(results)}\n\n{markdown(records)}"
+    judged = args.effort.rounds > 1
+    report = f"{headline(results)}\n\n{markdown(records, judged=judged)}"
     if args.markdown is not None:
         written_whole(args.markdown, report)
     print(f"\n{report}")
-    missed = any(bar.met is False for bar in bars(*(of_kind(records, kind) for kind in ("cell", "change", "settled"))))
+    kinds = (of_kind(records, kind) for kind in ("cell", "change", "settled"))
+    missed = any(bar.met is False for bar in bars(*kinds, judged=judged))
     return 1 if missed or any("failed" in record for record in records) else 0
 
 

@@ -54,7 +54,7 @@ CELLS = tuple(Cell(workload, step) for workload in WORKLOADS for step in STEPS)
 CHANGED = tuple(Change(workload, what) for workload in ("photos", "reads") for what in CHANGES)
 SETTLED = ("photos", "tokens", "rows")
 """Workloads on which the cost of a settled controller is measured: dear samples, and cheap ones."""
-QUICK = ("reads/balanced", "photos/balanced", "free/step", "reads/step-halves", "photos/settled")
+QUICK = ("reads/balanced", "free/step", "reads/step-halves", "photos/settled")
 
 
 def cores() -> int:

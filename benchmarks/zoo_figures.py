@@ -1,4 +1,4 @@
-"""From what was measured to what is said of it: shares of the best plan, CPU seconds, the cost of a search, and verdicts.
+"""From what was measured to what is said of it: shares of the best plan, CPU seconds, the cost of a search, returns.
 
 Everything here is arithmetic on the records that `zoo_measure.py` writes, so that figures can be made anew without measuring.
 A record's rounds hold one run of every plan each, measured side by side; only runs of one round are ever divided.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from statistics import median
 from typing import Any
 
@@ -20,7 +21,6 @@ BACK = 0.93
 SPAN_S = 3.0
 """Over which a program must be back to count as back."""
 
-MEDIAN_SHARE, WORST_SHARE, CPU_RATIO, SEARCH_SHARE, OVERHEAD = 0.97, 0.93, 1.10, 0.10, 1.01
 SETTLE_S, SETTLE_WINDOWS, MOST_MOVES = 30.0, 20, 6
 BACK_S, BACK_WINDOWS = 20.0, 15
 
@@ -51,7 +51,7 @@ def share_of(record: Record, plan: str) -> Interval:
 
 def cheapest_good(record: Record) -> str:
     """The fixed plan that takes the fewest CPU seconds per batch of those that, measured again, are as good as the best."""
-    plans = {plan for found in record["rounds"] for plan in found} - {"auto"}
+    plans: set[str] = {plan for found in record["rounds"] for plan in found} - {"auto"}
     good = [plan for plan in plans if plan == record["oracle"] or share_of(record, plan).median >= GOOD]
     return min(good, key=lambda plan: (median(_cpu_of(record, plan)), plan))
 
@@ -93,7 +93,7 @@ def settling(record: Record) -> Settling:
     return Settling(
         settled=len(done),
         searches=len(searches),
-        seconds=median([search["seconds"] for search in done] or [float("inf")]),
+        seconds=median([search["seconds"] for search in done] or [inf]),
         windows=median(search["windows"] for search in searches),
         batches=median(search["batches"] for search in searches),
         moves=max(search["moves"] for search in searches),
@@ -113,19 +113,22 @@ def lost_s(run: Run) -> float:
     Every batch of the search is one that the program trains on; those of a sweep are thrown away.
     """
     search = run["search"]
-    return max(0.0, float(search["seconds"] or 0.0) - float(search["batches"]) / rate(run))
+    return max(0.0, took_s(search) - float(search["batches"]) / rate(run))
+
+
+def took_s(search: Run) -> float:
+    """Seconds until it settled; endless if it did not."""
+    return inf if search["seconds"] is None else float(search["seconds"])
 
 
 def search_share(record: Record) -> float:
     """What a search costs, as a share of the sweep's seconds; the median of the rounds."""
-    return median(lost_s(found["auto"]) / record["sweep_s"] for found in record["rounds"])
+    return float(median(lost_s(found["auto"]) / record["sweep_s"] for found in record["rounds"]))
 
 
 def search_time_share(record: Record) -> float:
     """How long a search lasts, as a share of the sweep's seconds, although the program trains meanwhile."""
-    return median(
-        (found["auto"]["search"]["seconds"] or float("inf")) / record["sweep_s"] for found in record["rounds"]
-    )
+    return float(median(took_s(found["auto"]["search"]) / record["sweep_s"] for found in record["rounds"]))
 
 
 def prediction_errors(records: Sequence[Record]) -> list[float]:
@@ -184,115 +187,3 @@ def returns(record: Record) -> list[Return]:
         follow = runs["follow"]
         found.append(returned(follow["counts"], record["bucket_s"], best, follow["windows_at_s"]))
     return found
-
-
-# ---------------------------------------------------------------------------------------------------------------- verdicts
-
-
-def at_least(bar: float, found: Interval) -> bool | None:
-    """Met, missed, or open (None) where the interval holds the bar."""
-    return True if found.low >= bar else False if found.high < bar else None
-
-
-def at_most(bar: float, found: Interval) -> bool | None:
-    """The same for what should be small."""
-    return True if found.high <= bar else False if found.low > bar else None
-
-
-def all_of(verdicts: Sequence[bool | None]) -> bool | None:
-    """Missed if one is missed, open if one is open."""
-    return False if False in verdicts else None if None in verdicts else True
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One promise, and what came of it."""
-
-    promise: str
-    found: str
-    met: bool | None
-    """None: open, or nothing was measured."""
-
-
-def bars(cells: Sequence[Record], changes: Sequence[Record], settled: Sequence[Record]) -> list[Bar]:
-    """Every promise with its figures; those of which nothing was measured are left out."""
-    found = []
-    if cells:
-        found += [*_throughput(cells), _cpu(cells), _settled(cells), _search(cells)]
-    if changes:
-        found.append(_changes(changes))
-    if settled:
-        ratios = [median_interval([right / left for left, right in record["pairs"]]) for record in settled]
-        worst = max(ratios, key=lambda ratio: ratio.median)
-        met = all_of([at_most(OVERHEAD, ratio) for ratio in ratios])
-        found.append(Bar("once settled, CPU per batch ≤ 1.01 × a fixed count's", f"worst {_text(worst)}", met))
-    return found
-
-
-def _throughput(cells: Sequence[Record]) -> list[Bar]:
-    shares = {record["name"]: share_of(record, "auto") for record in cells}
-    middle = median_interval([share.median for share in shares.values()])
-    worst = min(shares, key=lambda name: shares[name].median)
-    return [
-        Bar(
-            f"throughput ≥ {MEDIAN_SHARE:.0%} of the oracle's in the median",
-            _text(middle),
-            at_least(MEDIAN_SHARE, middle),
-        ),
-        Bar(
-            f"throughput ≥ {WORST_SHARE:.0%} of the oracle's in the worst case",
-            f"{_text(shares[worst])} ({worst})",
-            all_of([at_least(WORST_SHARE, share) for share in shares.values()]),
-        ),
-    ]
-
-
-def _cpu(cells: Sequence[Record]) -> Bar:
-    ratios = {record["name"]: cpu_ratio(record) for record in cells}
-    worst = max(ratios, key=lambda name: ratios[name].median)
-    middle = median(ratio.median for ratio in ratios.values())
-    over = sum(at_most(CPU_RATIO, ratio) is False for ratio in ratios.values())
-    return Bar(
-        f"CPU-seconds per sample ≤ {CPU_RATIO:g} × the cheapest good plan's",
-        f"median {middle:.2f}, worst {_text(ratios[worst])} ({worst}), above in {over} of {len(ratios)} cells",
-        all_of([at_most(CPU_RATIO, ratio) for ratio in ratios.values()]),
-    )
-
-
-def _settled(cells: Sequence[Record]) -> Bar:
-    found = {record["name"]: settling(record) for record in cells}
-    failed = [name for name, cell in found.items() if not cell.kept]
-    slowest = max(cell.seconds for cell in found.values())
-    said = f"slowest median {slowest:.0f} s, most moves {max(cell.moves for cell in found.values())}"
-    return Bar(
-        f"settled within {SETTLE_S:.0f} s or {SETTLE_WINDOWS} windows, in ≤ {MOST_MOVES} moves",
-        said + (f"; not kept: {', '.join(failed)}" if failed else ""),
-        not failed,
-    )
-
-
-def _search(cells: Sequence[Record]) -> Bar:
-    shares = {record["name"]: search_share(record) for record in cells}
-    worst = max(shares, key=lambda name: shares[name])
-    lasts = median(search_time_share(record) for record in cells)
-    return Bar(
-        f"a search costs ≤ {SEARCH_SHARE:.0%} of the sweep's seconds (training lost)",
-        f"median {median(shares.values()):.1%}, worst {shares[worst]:.1%} ({worst}); by the clock, training meanwhile, {lasts:.0%}",
-        shares[worst] <= SEARCH_SHARE,
-    )
-
-
-def _changes(changes: Sequence[Record]) -> Bar:
-    found = {record["name"]: returns(record) for record in changes}
-    failed = [name for name, rounds in found.items() if not all(one.kept for one in rounds)]
-    times = [one.seconds for rounds in found.values() for one in rounds if one.seconds is not None]
-    slowest = f"slowest {max(times):.0f} s" if times else "never back"
-    return Bar(
-        f"after a change of load ≥ {BACK:.0%} again within {BACK_S:.0f} s or {BACK_WINDOWS} windows",
-        slowest + (f"; not kept: {', '.join(failed)}" if failed else ""),
-        not failed,
-    )
-
-
-def _text(interval: Interval) -> str:
-    return f"{interval.median:.3f} [{interval.low:.3f}, {interval.high:.3f}]"

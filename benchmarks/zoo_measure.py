@@ -58,7 +58,7 @@ class Effort:
     @classmethod
     def small(cls, seed: int) -> Effort:
         """What a quick run does."""
-        return cls(True, seed, rounds=1, rival_rounds=1, changed_rounds=1, pairs=6, measure_s=2.0, after_s=25.0)
+        return cls(True, seed, rounds=1, rival_rounds=1, changed_rounds=1, pairs=4, measure_s=1.5, after_s=25.0)
 
 
 class Failed(Exception):
@@ -139,7 +139,12 @@ def measured_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
     bench.say(f"{cell.name}: best of the sweep {oracle}, {rate(swept[oracle]):.1f} batches/s")
     rivals, bare = rivals_of(bench, cell)
     others = {*rivals.values(), cheapest_swept(swept)} - {oracle}
-    record = {
+    ours, rounds = bench.spec(cell.workload, cell.step, "auto"), []
+    for number in range(bench.effort.rounds):
+        fixed = [oracle, *sorted(others if number < bench.effort.rival_rounds else {cheapest_swept(swept)} - {oracle})]
+        runs = {plan: with_plan(spec, plan_of(plan)) for plan in reversed(fixed)} | {"auto": ours}
+        rounds.append(one_round(bench, runs, turned=number % 2 == 1))
+    return {
         "kind": "cell",
         "name": cell.name,
         "step_s": spec.step_s,
@@ -149,14 +154,8 @@ def measured_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
         "oracle": oracle,
         "rivals": rivals,
         "bare_batch_s": bare,
-        "rounds": [],
+        "rounds": rounds,
     }
-    ours = bench.spec(cell.workload, cell.step, "auto")
-    for number in range(bench.effort.rounds):
-        fixed = [oracle, *sorted(others if number < bench.effort.rival_rounds else {cheapest_swept(swept)} - {oracle})]
-        runs = {plan: with_plan(spec, plan_of(plan)) for plan in reversed(fixed)} | {"auto": ours}
-        record["rounds"].append(one_round(bench, runs, turned=number % 2 == 1))
-    return record
 
 
 def one_round(bench: Bench, runs: dict[str, Spec], *, turned: bool) -> dict[str, Any]:

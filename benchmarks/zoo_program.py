@@ -2,9 +2,8 @@
 
     python zoo_program.py '{"role": "fixed", "workload": "photos", "step_s": 0.03, "count": 2, ...}'   ─→ one line of JSON
 
-The loop is the same for every plan; only `num_workers` differs. Measured are stretches within an epoch whose workers are
-warm, of the whole step: batches by the clock, and CPU seconds of the process with everything below it
-(clock_gettime(2) of each process, which is exact to the nanosecond where /proc/PID/stat counts hundredths).
+The loop is the same for every plan; only `num_workers` differs. Measured are stretches (`zoo_stretch.py`) within an
+epoch whose workers are warm.
 
     fixed      a given plan: batches per second, CPU seconds
     auto       num_workers="auto": how the search went, and then the same
@@ -22,20 +21,21 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from pairs import in_turn
 from torch.utils.data import RandomSampler
 from zoo_search import changes_of_plan, records_in, search_in
+from zoo_stretch import Stretch, cpu_s_of, pids_below
 from zoo_workloads import WORKLOADS, Dearer
 
 from keepfed import DataLoader
 from keepfed.feed import RUN_VARIABLE, RunConfig, RunFolder
+from keepfed.plan import Plan
 
 LOOK_S = 0.25
 """How often an unsettled program looks into its run folder."""
@@ -70,53 +70,6 @@ class Spec:
     """Of zoo_cells.CHANGES; "fixed" runs have it from the beginning."""
     pairs: int = 10
     """Of settled stretches."""
-
-
-@dataclass(slots=True)
-class Stretch:
-    """What was measured so far, over stretches within epochs."""
-
-    batches: int = 0
-    seconds: float = 0.0
-    cpu_s: float = 0.0
-    _from: tuple[int, float, float] | None = field(default=None, repr=False)
-
-    def begin(self, batch: int) -> None:
-        """From here on it counts."""
-        self._from = batch, time.perf_counter(), tree_cpu_s()
-
-    def end(self, batch: int) -> None:
-        """Until here."""
-        if self._from is not None:
-            self.batches += batch - self._from[0]
-            self.seconds += time.perf_counter() - self._from[1]
-            self.cpu_s += tree_cpu_s() - self._from[2]
-            self._from = None
-
-    def lasts(self) -> float:
-        """Seconds measured by now."""
-        return self.seconds + (0.0 if self._from is None else time.perf_counter() - self._from[1])
-
-    def found(self) -> dict[str, float]:
-        """As it is written."""
-        return {"batches": self.batches, "seconds": self.seconds, "cpu_s": self.cpu_s}
-
-
-def tree_cpu_s() -> float:
-    """CPU seconds of this process and of everything below it."""
-    return time.process_time() + sum(map(cpu_s_of, pids_below()))
-
-
-def pids_below() -> list[int]:
-    """Every process that came from this one and lives."""
-    return [child.pid for child in psutil.Process().children(recursive=True)]
-
-
-def cpu_s_of(pid: int) -> float:
-    """CPU seconds of another process of ours; 0.0 when it has just ended."""
-    with suppress(OSError):
-        return time.clock_gettime(~pid << 3 | 2)  # CPUCLOCK_SCHED of a process, as clock_getcpuclockid(3) makes it
-    return 0.0
 
 
 class Step:
@@ -204,12 +157,12 @@ def measure(program: Program, numbers: Iterator[int], workers: int) -> Stretch:
         now_s = time.perf_counter()
         if not warm:
             warm = now_s - began_s >= spec.warm_s and program.delivered - first >= warm_batches
-        if warm and found._from is None and number > warm_batches:
+        if warm and not found.begun and number > warm_batches:
             found.begin(number)
-        elif found._from is not None and number == spec.epoch_batches:
+        elif found.begun and number == spec.epoch_batches:
             found.end(number)
-        enough = found.batches + number - (found._from or (number,))[0] >= FEWEST_BATCHES
-        if (enough and found.lasts() >= spec.measure_s) or now_s - began_s > 5 * (spec.warm_s + spec.measure_s):
+        enough = found.batches_by(number) >= FEWEST_BATCHES and found.lasts() >= spec.measure_s
+        if enough or now_s - began_s > 5 * (spec.warm_s + spec.measure_s):
             break
     found.end(number)
     return found
@@ -248,6 +201,14 @@ def train_until_settled(program: Program, numbers: Iterator[int], records: Path)
                 return
 
 
+def plan_of(loader: DataLoader) -> Plan:
+    """The plan in force of a loader that has begun."""
+    plan = loader.stats().plan
+    if plan is None:
+        raise RuntimeError(f"torch's own iterator runs this loader: {loader.stats().fallback}")
+    return plan
+
+
 def auto(spec: Spec, records: Path) -> dict[str, Any]:
     """The search, and what it came to."""
     program = Program(spec)
@@ -257,20 +218,18 @@ def auto(spec: Spec, records: Path) -> dict[str, Any]:
     search = search_in(records_in(records), began_s)
     batches = program.delivered
     train_until_next_epoch(program, numbers, loader)
-    plan = loader.stats().plan
-    found = measure(program, numbers, plan.num_workers if plan is not None else 0)
-    plan = loader.stats().plan
+    found = measure(program, numbers, plan_of(loader).num_workers)
+    plan = plan_of(loader)
     return found.found() | {
         "search": asdict(search) | {"batches": batches},
-        "plan": [plan.num_workers, plan.prefetch_factor] if plan is not None else None,
+        "plan": [plan.num_workers, plan.prefetch_factor],
         "memory_bytes": loader.stats().memory_bytes,
     }
 
 
 def train_until_next_epoch(program: Program, numbers: Iterator[int], loader: DataLoader) -> None:
     """A single worker may turn out to be needless, and is given up between two epochs."""
-    plan = loader.stats().plan
-    if plan is not None and plan.num_workers == 1:
+    if plan_of(loader).num_workers == 1:
         began_s = time.perf_counter()
         for number in numbers:
             if number == 1 or time.perf_counter() - began_s > program.spec.settle_s:
@@ -324,7 +283,7 @@ def settled(spec: Spec, records: Path) -> dict[str, Any]:
     loader = program.loader("auto")
     steered = program.batches(loader)
     train_until_settled(program, steered, records)
-    search, plan = search_in(records_in(records), 0.0), loader.stats().plan
+    search, plan = search_in(records_in(records), 0.0), plan_of(loader)
     ours = pids_below()
     options = {"prefetch_factor": plan.prefetch_factor} if plan.num_workers else {}
     plain = program.batches(Fixed(fixed_iterator, program.loader(plan.num_workers, **options)))
@@ -359,8 +318,7 @@ def cpu_per_batch_s(program: Program, numbers: Iterator[int], pids: list[int]) -
 def calibrate(spec: Spec) -> dict[str, Any]:
     """Seconds per batch in a process of its own with one thread, as workers have, and rounds per second of the step."""
     program = Program(spec)
-    step = Step(0.0, 1)
-    rounds, rounds_s = timed(step, spec.measure_s / 2)
+    rounds, rounds_s = timed(Step(0.0, 1), spec.measure_s / 2)
     torch.set_num_threads(1)
     collate = program.workload.collate_fn or torch.utils.data.default_collate
     size = program.workload.batch_size

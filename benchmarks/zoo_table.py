@@ -7,8 +7,6 @@ from typing import Any
 
 from pairs import Interval, median_interval
 from zoo_figures import (
-    Bar,
-    bars,
     cheapest_good,
     cpu_ratio,
     percentile,
@@ -18,17 +16,22 @@ from zoo_figures import (
     settling,
     share_of,
 )
+from zoo_verdicts import Bar, bars
 
 Record = dict[str, Any]
 VERDICT = {True: "met", False: "**missed**", None: "open"}
 
 
-def markdown(records: Sequence[Record]) -> str:
-    """Everything that was measured; sections of which there is nothing are left out."""
+def markdown(records: Sequence[Record], *, judged: bool = True) -> str:
+    """Everything that was measured; sections of which there is nothing are left out, and so is the verdict of a quick run."""
     cells, changes, settled = (of_kind(records, kind) for kind in ("cell", "change", "settled"))
     failed = [f"- {record['name']}: {record['failed'].splitlines()[-1]}" for record in records if "failed" in record]
     sections = [
-        table("Promises", ("promise", "found", "verdict"), [promise(bar) for bar in bars(cells, changes, settled)]),
+        table(
+            "Promises",
+            ("promise", "found", "verdict"),
+            [promise(bar) for bar in bars(cells, changes, settled, judged=judged)],
+        ),
         table("Cells", CELL_HEAD, [cell_row(record) for record in cells]),
         table("Changes of load", CHANGE_HEAD, [row for record in changes for row in change_rows(record)]),
         table("Once settled", SETTLED_HEAD, [settled_row(record) for record in settled]),
