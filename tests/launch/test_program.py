@@ -182,3 +182,23 @@ def _alive(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def test_output_that_was_asked_for_takes_all_that_it_writes_and_it_reads_nothing(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as file:
+        asks = "import sys; print(repr(sys.stdin.read()), flush=True); print('err', file=sys.stderr)"
+        with Program(python("-c", asks), None, output=file.fileno()) as program:
+            program.start()
+            assert program.wait(PATIENCE_S) == 0
+            assert program.told is None
+    assert (tmp_path / "out").read_text() == "''\nerr\n"
+
+
+def test_without_a_run_folder_it_is_not_armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KEEPFED_RUN", raising=False)
+    with (tmp_path / "out").open("wb") as file:
+        asks = "import os; print('KEEPFED_RUN' in os.environ, os.environ.get('PYTHONPATH', ''))"
+        with Program(python("-c", asks), None, {"PYTHONPATH": "mine", "PATH": ""}, file.fileno()) as program:
+            program.start()
+            assert program.wait(PATIENCE_S) == 0
+    assert (tmp_path / "out").read_text() == "False mine\n"

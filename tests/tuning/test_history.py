@@ -70,3 +70,13 @@ def test_a_command_in_any_bytes_survives(tmp_path: Path) -> None:
     history.append(tmp_path, past("python caf\udce9.py"))
     (only,), _ = history.read(tmp_path)
     assert only.command == ("python", "caf\udce9.py")
+
+
+def test_a_sweep_is_remembered_too_and_half_of_one_is_not(tmp_path: Path) -> None:
+    value = {"value": "4", "how": "measured", "unit": "it", "batches_per_s": 12.5}
+    swept = Past("2026-07-01T09:30:00+00:00", ("p", "{}"), 0, 61.0, "8c-31g-00", (), {"best": "4", "values": [value]})
+    history.append(tmp_path, swept)
+    odd = swept.to_json() | {"sweep": {"values": [{"value": "4"}]}}
+    with history.path_in(tmp_path).open("a", encoding="utf-8") as file:
+        file.write(f"{json.dumps(odd)}\n{json.dumps(odd | {'sweep': 3})}\n")
+    assert history.read(tmp_path) == ([swept], 2)

@@ -30,9 +30,11 @@ class CommandError(UsageError):
 
 
 def start_command(
-    argv: Sequence[str], environ: Mapping[str, str], in_child: Callable[[], None]
+    argv: Sequence[str], environ: Mapping[str, str], in_child: Callable[[], None], output: int | None = None
 ) -> subprocess.Popen[bytes]:
     """Start `argv` with our stdin, stdout and stderr in a process group of its own. Raises CommandError.
+
+    With `output`, a descriptor, stdout and stderr are that, and stdin is empty.
 
     Descriptors that we inherited are passed on (a make jobserver, a socket of systemd's), as without us. A file without
     "#!" is run by sh, as execvp(3) does.
@@ -40,6 +42,8 @@ def start_command(
     if not argv:
         raise CommandError(say("run.no_command"), exit_code=2)
     options: dict[str, Any] = {"env": dict(environ), "close_fds": False}
+    if output is not None:
+        options |= {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
     if sys.platform == "win32":
         options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
     else:

@@ -22,11 +22,13 @@ from keepfed.launch.terminal import Terminal
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from keepfed.feed import RunFolder
 
 __all__ = ["CommandError", "Program"]
+
+_ENDING = frozenset({"SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK"})
 
 _LEFTOVERS_S = (2.0, 3.0)
 """After the first process has ended: seconds for the others to end by themselves, then after SIGTERM. wandb and the like
@@ -39,9 +41,21 @@ class Program:
     Use it from the main thread: only there can signals be passed on.
     """
 
-    def __init__(self, argv: Sequence[str], run: RunFolder, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        run: RunFolder | None,
+        environ: Mapping[str, str] | None = None,
+        output: int | None = None,
+    ) -> None:
+        """Without `run` it is not armed: nothing of ours enters it.
+
+        With `output`, a descriptor, it writes there, reads nothing, and the keyboard stays ours.
+        """
         self._argv = list(argv)
-        self._environ = armed_environment(run, os.environ if environ is None else environ)
+        environ = os.environ if environ is None else environ
+        self._environ = dict(environ) if run is None else armed_environment(run, environ)
+        self._output = output
         self._terminal = Terminal.attached()
         self._handed_over = False
         self._relay = SignalRelay(self._pass_on)
@@ -53,7 +67,7 @@ class Program:
     def start(self) -> None:
         """Start it. Raises CommandError, with the shell's exit code, when the command cannot be started."""
         terminal = self._terminal
-        hand_over = self._handed_over = terminal is not None and terminal.is_ours_alone
+        hand_over = self._handed_over = terminal is not None and self._output is None and terminal.is_ours_alone
 
         def in_child() -> None:
             if terminal is not None and hand_over:  # here and not in the parent: before it can read
@@ -62,7 +76,7 @@ class Program:
 
         self._relay.__enter__()
         try:
-            self._child = start_command(self._argv, self._environ, in_child)
+            self._child = start_command(self._argv, self._environ, in_child, self._output)
         except BaseException:
             if terminal is not None and hand_over:
                 terminal.take_back(-1)
@@ -94,6 +108,11 @@ class Program:
         """Whether somebody pressed Ctrl-C, as far as the launcher can know: it was told itself, or the program died of it."""
         return signal.SIGINT in self._passed_on or self._exit_code == 128 + signal.SIGINT
 
+    @property
+    def told(self) -> int | None:
+        """The first signal by which somebody asked the launcher to end; the program was told too."""
+        return next((signum for signum in self._passed_on if signal.Signals(signum).name in _ENDING), None)
+
     def wait(self, timeout_s: float | None = None) -> int | None:
         """The exit code, or None when it still runs after `timeout_s` seconds. Passes signals on meanwhile."""
         deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
@@ -104,13 +123,14 @@ class Program:
             self._relay.wait(min(left_s, 1.0))
         return code
 
-    def stop(self, grace_s: tuple[float, float] = (20.0, 10.0)) -> int:
+    def stop(self, grace_s: tuple[float, float] = (20.0, 10.0), others: Iterable[psutil.Process] = ()) -> int:
         """End the program and everything below it; return its exit code.
 
         SIGINT first, as Ctrl-C: trainers save and tear down on it. After `grace_s[0]` seconds SIGTERM, after `grace_s[1]` more SIGKILL. Then
-        what is left of its group, and of the processes that were below it (torchrun gives each rank a session of its own).
+        what is left of its group, of the processes that were below it (torchrun gives each rank a session of its own), and
+        of `others`, which the caller has seen below it before.
         """
-        family = self._family()
+        family = self._family() | set(others)
         for name, patience_s in (("SIGINT", grace_s[0]), ("SIGTERM", grace_s[1]), ("SIGKILL", 10.0)):
             if self._exit_code is not None:
                 break

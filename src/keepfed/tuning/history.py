@@ -42,6 +42,9 @@ class Past:
     loaders: tuple[Mapping[str, Any], ...]
     """One object per measured loader, as in `tune --json`."""
 
+    sweep: Mapping[str, Any] | None = None
+    """The object "sweep" of `tune --json`; None for any other session."""
+
     def to_json(self) -> dict[str, Any]:
         """The line as plain JSON types."""
         return {
@@ -52,7 +55,7 @@ class Past:
             "seconds": round(self.seconds, 1),
             "host": self.host,
             "loaders": [dict(loader) for loader in self.loaders],
-        }
+        } | ({} if self.sweep is None else {"sweep": dict(self.sweep)})
 
 
 def path_in(folder: Path) -> Path:
@@ -99,8 +102,11 @@ def _parsed(line: str) -> Past | None:
         loaders = tuple(data["loaders"])
         if data["schema"] != SCHEMA or not all(map(_complete, loaders)):
             return None
-        command = tuple(str(word) for word in data["command"])
-        return Past(str(data["time"]), command, int(data["exit"]), float(data["seconds"]), str(data["host"]), loaders)
+        command, sweep = tuple(str(word) for word in data["command"]), data.get("sweep")
+        if sweep is not None and not all(map(_complete_value, sweep["values"])):
+            return None
+        told = str(data["time"]), command, int(data["exit"]), float(data["seconds"]), str(data["host"])
+        return Past(*told, loaders, sweep)
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -110,4 +116,11 @@ def _complete(loader: Any) -> bool:
         isinstance(loader[when][name], int | float)
         for when in ("before", "after")
         for name in ("num_workers", "prefetch_factor", "batches_per_s", "wait_share")
+    )
+
+
+def _complete_value(value: Any) -> bool:
+    rate = value["batches_per_s"]
+    return all(isinstance(value[name], str) for name in ("value", "unit", "how")) and (
+        rate is None or isinstance(rate, int | float)
     )

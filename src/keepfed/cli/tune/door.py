@@ -20,6 +20,7 @@ from keepfed.cli.tune.history import show_history
 from keepfed.cli.tune.offline import Bench, SpecTuning, check_bench
 from keepfed.cli.tune.program import Request, Tuning
 from keepfed.cli.tune.report import check_report
+from keepfed.cli.tune.sweep import Asked, Sweeping, check_sweep
 from keepfed.errors import UsageError
 from keepfed.profile import FILE_NAME, read_profile
 from keepfed.text import say
@@ -49,6 +50,10 @@ def tune(
     step: Annotated[str, typer.Option(metavar="FUNCTION", help=say("offline.help_step"))] = "",
     batch_size: Annotated[int | None, typer.Option(metavar="N", help=say("offline.help_batch_size"))] = None,
     collate: Annotated[str, typer.Option(metavar="FUNCTION", help=say("offline.help_collate"))] = "",
+    sweep: Annotated[str | None, typer.Option(metavar="VALUES", help=say("sweep.help_sweep"))] = None,
+    metric: Annotated[str | None, typer.Option(metavar="REGEX", help=say("sweep.help_metric"))] = None,
+    each: Annotated[float | None, typer.Option(metavar="SECONDS", help=say("sweep.help_each"))] = None,
+    repeat: Annotated[int | None, typer.Option(metavar="N", help=say("sweep.help_repeat"))] = None,
 ) -> int:
     """Find the settings of an unmodified program by measuring it while it trains. Returns the exit code."""
     command = tuple(ctx.args)
@@ -57,17 +62,29 @@ def tune(
         check_place("--json", Path(json_file))
     if report_file:
         check_report(Path(report_file), Path(json_file) if json_file else None, history=history)
+    asked = Asked(sweep, metric, each, repeat)
+    if asked.anything:
+        _check_max_seconds(max_seconds)
+        foreign = {
+            "--history": history,
+            "--plan": bool(plan),
+            "--then continue": then is Then.CONTINUE,
+            "--exhaustive": exhaustive,
+            "--step-ms": step_ms is not None,
+            "--step": bool(step),
+            "--batch-size": batch_size is not None,
+            "--collate": bool(collate),
+        }
+        request = check_sweep(asked, command, foreign, None if max_seconds == DEFAULT_MAX_SECONDS else max_seconds)
+        files = (Path(json_file) if json_file else None, Path(report_file) if report_file else None)
+        return Sweeping(request, *files, terminal.console()).run()
     if history:
         return show_history(folder, command, Path(json_file) if json_file else None)
     spec, bench = str(ctx.meta.get(SPEC, "")), Bench(step_ms, step, batch_size, collate)
     check_bench(bench, spec, [word for word in command if word != spec], goes_on=then is Then.CONTINUE)
     if not command:
         raise UsageError(say("tune_report.command_missing"), next_step=say("tune_report.command_missing_next"))
-    if not (isfinite(max_seconds) and max_seconds > 0):
-        raise UsageError(
-            say("tune_report.bad_max_seconds", value=f"{max_seconds:g}"),
-            next_step=say("tune_report.bad_max_seconds_next"),
-        )
+    _check_max_seconds(max_seconds)
     if environ.get("KEEPFED_DISABLE", "0") not in {"", "0"}:
         raise UsageError(say("tune_report.disabled"), next_step=say("tune_report.disabled_next"))
     plan_file = folder / (plan or FILE_NAME)
@@ -76,7 +93,7 @@ def tune(
         read_profile(plan_file)
     if spec:
         command = (spec, *bench.words())
-    request = Request(
+    tuned = Request(
         command,
         then is Then.CONTINUE,
         max_seconds,
@@ -88,4 +105,12 @@ def tune(
         search="exhaustive" if exhaustive else "online",
     )
     out = terminal.console()
-    return (SpecTuning(request, out, bench=bench) if spec else Tuning(request, out)).run()
+    return (SpecTuning(tuned, out, bench=bench) if spec else Tuning(tuned, out)).run()
+
+
+def _check_max_seconds(max_seconds: float) -> None:
+    if not (isfinite(max_seconds) and max_seconds > 0):
+        raise UsageError(
+            say("tune_report.bad_max_seconds", value=f"{max_seconds:g}"),
+            next_step=say("tune_report.bad_max_seconds_next"),
+        )

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from keepfed.cli.tune import terminal
 from keepfed.cli.tune.files import shown_path, write_json
+from keepfed.cli.tune.sweep_table import swept
 from keepfed.cli.tune.terminal import shell_line
 from keepfed.errors import UnreachableError, UsageError
 from keepfed.plan import LoaderId
@@ -63,10 +64,15 @@ def history(sessions: Sequence[Past]) -> RenderableType:
         head.add_column(justify="right", no_wrap=True, style="dim")
         head.add_row(Text(_local(past.time)), Text(shell_line(past.command)), Text(_how_it_ended(past)))
         blocks += [head, *(part for loader in past.loaders for part in _row(loader))]
+        if past.sweep is not None:
+            blocks.append(Padding(Text(swept(past.sweep)), (0, 0, 0, 2)))
     return Group(*blocks)
 
 
 def _how_it_ended(past: Past) -> str:
+    if past.sweep is not None:
+        key = "sweep.past" if past.exit == 0 else "sweep.past_failed"
+        return say(key, seconds=seconds_text(past.seconds), code=past.exit)
     key = {0: "tune_report.past_settled", 4: "tune_report.past_unsettled"}.get(past.exit, "tune_report.past_failed")
     return say(key, seconds=seconds_text(past.seconds), code=past.exit)
 
