@@ -257,10 +257,12 @@ def test_the_json_file_holds_the_documented_object(start: Path) -> None:
         {
             "dataset": "str",
             "site": "str",
+            "ordinal": "int",
             "batch_size": "int",
             "before": plan,
             "after": plan,
             "limited_by": "str",
+            "reason": "str",
             "moves": [
                 {**plan, "kept": "bool", "reason": "str", "predicted_batches_per_s": "NoneType", "at_s": "float"}
             ],

@@ -137,6 +137,8 @@ def test_the_json_object_has_the_documented_keys() -> None:
         "before",
         "after",
         "limited_by",
+        "ordinal",
+        "reason",
         "moves",
         "settled",
         "stall_share",

@@ -192,10 +192,12 @@ class LoaderResult:
         return {
             "dataset": self.loader.dataset,
             "site": self.loader.site,
+            "ordinal": self.loader.ordinal,
             "batch_size": self.batch_size,
             "before": self.before.to_json(),
             "after": self.after.to_json(),
             "limited_by": self.limited_by,
+            "reason": self.reason,
             "moves": [move.to_json() for move in self.moves],
             "settled": self.settled,
             "stall_share": None if self.stall_share is None else round(self.stall_share, 4),

@@ -18,10 +18,13 @@ Jinja2 makes the markup, with autoescape: names of datasets, commands and reason
 imported when a page is made, not before, as `keepfed --help` should not pay for it. The page is well-formed XML besides
 being HTML, so that any strict parser can check it, and forbids itself by a Content-Security-Policy to load or run anything.
 
-    reading.py    document → records; whatever is absent or odd is left out
-    headline.py   records → the first sentence
-    throughput, timeline, prediction, phases, sweep.py    records → figures (marks.py, axes.py)
-    page.py       figures → page, within its size
+```
+ document ─ reading.py ─→ records.py ─┬─ headline.py                                            the first sentence
+                                      ├─ throughput.py (path.py), timeline.py, prediction.py,   figures: marks.py,
+                                      │  phases.py, sweep.py                                    placed with axes.py
+                                      ├─ overview.py, section.py, machine.py                    tables and words
+                                      └─────────────→ page.py ─ templates/ ─→ page, within its size
+```
 """
 
 from __future__ import annotations

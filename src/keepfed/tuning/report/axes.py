@@ -29,6 +29,28 @@ class Axis:
         return 100.0 * (value - self.low) / (self.high - self.low)
 
 
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Two axes of a plot of so many pixels in height: values → marks."""
+
+    across: Axis
+    """What goes to the right."""
+
+    up: Axis
+    """What goes up."""
+
+    height: float
+    """Pixels."""
+
+    def x(self, value: float) -> float:
+        """Percent of the width."""
+        return self.across.at(value)
+
+    def y(self, value: float) -> float:
+        """Pixels from the top; values beyond the axis lie at its end."""
+        return self.height * (1 - self.up.at(self.up.cut(value)) / 100)
+
+
 def from_zero(highest: float, *, count: int = 5, whole: bool = False) -> Axis:
     """An axis from zero to the first tick that is not below `highest`, with about `count` ticks."""
     top = highest if highest > 0 else 1.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keepfed.text import say
 from keepfed.tuning.numbers import plan_text, rate, seconds_text, workers_text
-from keepfed.tuning.report.reading import Document, Loader, Point, Trial
+from keepfed.tuning.report.records import Document, Loader, Point, Trial
 from keepfed.tuning.report.sweep import fastest
 
 SAME_SPEED = 0.05

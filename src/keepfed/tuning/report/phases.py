@@ -7,7 +7,7 @@ from keepfed.tuning.numbers import NONE
 from keepfed.tuning.report.axes import from_zero
 from keepfed.tuning.report.durations import duration_ticks, short_duration
 from keepfed.tuning.report.marks import ROW_HEIGHT, Bar, Figure, Row, Table
-from keepfed.tuning.report.reading import Loader
+from keepfed.tuning.report.records import Loader
 
 
 def phases(loader: Loader) -> Figure | None:

@@ -7,7 +7,7 @@ from keepfed.text import say
 from keepfed.tuning.numbers import plan_text, rate
 from keepfed.tuning.report.axes import rates_axis, tick_text
 from keepfed.tuning.report.marks import ROW_HEIGHT, Dot, Figure, Key, Line, Mark, Row, Table, Tick
-from keepfed.tuning.report.reading import Loader, Point
+from keepfed.tuning.report.records import Loader, Point
 
 MOST_ROWS = 60
 """Plans that are drawn, those with the largest errors first to stay."""

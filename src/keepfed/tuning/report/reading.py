@@ -14,12 +14,22 @@ from math import isfinite
 from typing import Any
 
 from keepfed.plan import Plan
+from keepfed.tuning.report.records import Document, Loader, Moment, Move, Phases, Point, Trial
 
 LONGEST_TEXT = 2_000
 """Characters of one string that are shown; the document has the rest."""
 
-_MOST_ITEMS = 20_000
-"""Items of one list that are read: hours of windows, and a bound all the same."""
+_MOST_ITEMS = 200_000
+"""Items of one list that are read: days of windows, and a bound all the same."""
+
+_MOST_POINTS = 300
+"""Plans that are drawn."""
+
+_LONGEST_VALUE = 120
+"""Characters of a value of a sweep, and of how its rate was found."""
+
+_LONGEST_UNIT = 24
+"""Characters of what it counts per second."""
 
 # Neither HTML nor XML can hold them: control characters, and the lone surrogates of file names that are not UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
@@ -81,198 +91,10 @@ class Facts:
             return None
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
-    """One plan and what it brought, over all windows in which it was in force."""
-
-    plan: Plan
-    """The plan."""
-
-    per_s: float
-    """Batches per second of the whole training step."""
-
-    low: float | None = None
-    """Lower end of the 95 % interval of `per_s`; None with a single window."""
-
-    high: float | None = None
-    """Its upper end."""
-
-    wait_share: float | None = None
-    """Share of the time that the program waited for data."""
-
-    windows: int | None = None
-    """Windows that were measured."""
-
-    seconds: float | None = None
-    """How long they took."""
-
-    memory_bytes: float | None = None
-    """Memory of workers and transport."""
-
-    cpu_s_per_batch: float | None = None
-    """CPU seconds that a batch took."""
-
-    predicted_per_s: float | None = None
-    """What was predicted for the plan before it was tried."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One window of the search."""
-
-    at_s: float
-    """When, in seconds from the start of the search."""
-
-    plan: Plan
-    """The plan that was in force."""
-
-    per_s: float
-    """Batches per second in it."""
-
-    wait_share: float | None
-    """Share of it that the program waited for data."""
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """One plan that was tried."""
-
-    point: Point
-    """The plan and what was measured of it when it was judged."""
-
-    kept: bool
-    """Whether it was kept."""
-
-    reason: str
-    """Why it was tried and what came of it."""
-
-    at_s: float | None
-    """When, in seconds from the start of the search."""
-
-
-@dataclass(frozen=True, slots=True)
-class Phases:
-    """Where a batch's time goes inside a worker: mean seconds per batch."""
-
-    seconds: tuple[tuple[str, float], ...]
-    """Name of the phase and its time, in the order in which a batch passes them."""
-
-    batches: int | None
-    """Batches that were timed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Loader:
-    """One loader of the program."""
-
-    dataset: str
-    """Class of its dataset."""
-
-    site: str
-    """Where the program builds it."""
-
-    ordinal: int
-    """Tells apart loaders of one site and class."""
-
-    batch_size: int | None
-    """Samples per batch."""
-
-    before: Point | None
-    """What the program asked for."""
-
-    after: Point | None
-    """What was chosen, or the best so far."""
-
-    limited_by: str
-    """What limits it now, one word."""
-
-    reason: str
-    """The same as a sentence; empty in documents that have none."""
-
-    settled: bool
-    """Whether the search is over."""
-
-    stall_share: float | None
-    """Share of the time that the GPU idles for want of data."""
-
-    seconds: float | None
-    """How long the search took."""
-
-    points: tuple[Point, ...]
-    """Every plan that was measured, fewest workers first."""
-
-    timeline: tuple[Moment, ...]
-    """The windows in order of time."""
-
-    moves: tuple[Move, ...]
-    """The plans tried, in order."""
-
-    phases: Phases | None
-    """Where a batch's time goes."""
-
-    lifts: tuple[str, ...]
-    """What would lift the limit, as sentences."""
-
-    @property
-    def name(self) -> str:
-        """As the table in the terminal names it: "train.py:41 PhotoFolder"."""
-        name = f"{self.site} {self.dataset.rpartition('.')[2]}".strip() or "?"
-        return f"{name} #{self.ordinal + 1}" if self.ordinal else name
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One value of a sweep."""
-
-    value: str
-    """The value that took the place of {}."""
-
-    rate: float | None
-    """Iterations (or whatever `unit` says) per second; None if the run told none."""
-
-    unit: str
-    """What is counted per second."""
-
-    seconds: float | None
-    """How long the run took."""
-
-    cpu_s: float | None
-    """CPU seconds of all its processes."""
-
-    peak_pss_bytes: float | None
-    """Most memory that its processes took together."""
-
-    gpu_busy: float | None
-    """Share of the time that the GPU was busy."""
-
-    exit_code: int | None
-    """Exit code; None if the run was ended by us or is not known."""
-
-    how: str
-    """How the rate was found, or how the run ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """All of it."""
-
-    search: str
-    """"online", "exhaustive", "offline", "sweep", or whatever a later version says."""
-
-    host: Facts
-    """The machine."""
-
-    loaders: tuple[Loader, ...]
-    """The measured loaders, the one with the longest search first."""
-
-    trials: tuple[Trial, ...]
-    """The values of a sweep, in order."""
-
-
-def printable(text: str) -> str:
-    """The string without what a page cannot hold, and no longer than LONGEST_TEXT."""
-    clean = _UNPRINTABLE.sub("\ufffd", text)
-    return clean if len(clean) <= LONGEST_TEXT else f"{clean[: LONGEST_TEXT - 1]}…"
+def printable(text: str, longest: int = LONGEST_TEXT) -> str:
+    """The string without what a page cannot hold, and no longer than `longest`."""
+    cut = text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return _UNPRINTABLE.sub("\ufffd", cut)
 
 
 def read_document(raw: Mapping[str, Any]) -> Document:
@@ -282,7 +104,7 @@ def read_document(raw: Mapping[str, Any]) -> Document:
     loaders = [_loader(one) for one in facts.many("loaders")]
     return Document(
         search=facts.text("search") or ("sweep" if sweep else "online"),
-        host=facts.one("host") or Facts({}),
+        host=host.raw if (host := facts.one("host")) else {},
         loaders=tuple(sorted(loaders, key=lambda loader: -(loader.seconds or 0.0))),
         trials=tuple(_trial(one) for one in sweep.many("values")) if sweep else (),
     )
@@ -321,7 +143,10 @@ def _implied(before: Point | None, after: Point | None, moves: tuple[Move, ...])
 
 
 def _by_plan(points: tuple[Point, ...]) -> tuple[Point, ...]:
-    return tuple(sorted({point.plan: point for point in points}.values(), key=lambda point: point.plan))
+    """One point per plan, fewest workers first; of too many, those that were measured longest."""
+    each = {point.plan: point for point in points}.values()
+    longest = sorted(each, key=lambda point: -(point.seconds or 0.0))[:_MOST_POINTS]
+    return tuple(sorted(longest, key=lambda point: point.plan))
 
 
 def _point(facts: Facts) -> Point | None:
@@ -371,15 +196,15 @@ def _phases(facts: Facts | None) -> Phases | None:
 def _trial(facts: Facts) -> Trial:
     value, code = facts.raw.get("value"), facts.number("exit")
     return Trial(
-        value=printable(str(value)) if isinstance(value, str | int | float) else "?",
+        value=printable(str(value), _LONGEST_VALUE) if isinstance(value, str | int | float) else "?",
         rate=facts.amount("batches_per_s"),
-        unit=facts.text("unit"),
+        unit=printable(facts.text("unit"), _LONGEST_UNIT),
         seconds=facts.amount("seconds"),
         cpu_s=facts.amount("cpu_s"),
         peak_pss_bytes=facts.amount("peak_pss_bytes"),
         gpu_busy=facts.share("gpu_busy"),
         exit_code=None if code is None else int(code),
-        how=facts.text("how"),
+        how=printable(facts.text("how"), _LONGEST_VALUE),
     )
 
 

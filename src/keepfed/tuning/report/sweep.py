@@ -8,9 +8,9 @@ from keepfed.text import say
 from keepfed.tuning.numbers import NONE, percent, rate, seconds_text, size
 from keepfed.tuning.report.axes import from_zero, tick_text
 from keepfed.tuning.report.marks import ROW_HEIGHT, Bar, Figure, Row, Table, Tick
-from keepfed.tuning.report.reading import Trial
+from keepfed.tuning.report.records import Trial
 
-MOST_ROWS = 200
+MOST_ROWS = 100
 """Bars that are drawn; a sweep of more values is named in the caption."""
 
 

@@ -12,10 +12,10 @@ from statistics import fmean
 
 from keepfed.text import say
 from keepfed.tuning.numbers import NONE, percent, plan_text, rate
-from keepfed.tuning.report.axes import Axis, from_zero, tick_text, until
+from keepfed.tuning.report.axes import Axis, Plane, from_zero, tick_text, until
 from keepfed.tuning.report.marks import Dot, Figure, Label, Line, Mark, Panel, Table, Tick, Trace
-from keepfed.tuning.report.reading import Loader, Moment, Move
-from keepfed.tuning.report.throughput import MOST_STEPS
+from keepfed.tuning.report.path import MOST_STEPS, judged
+from keepfed.tuning.report.records import Loader, Moment, Move
 
 MOST_BINS = 160
 """Dots of a plot: more are a smear, and a page of many loaders has to stay small."""
@@ -91,14 +91,13 @@ def _bin(group: list[Moment]) -> Bin:
 
 
 def _rates(loader: Loader, bins: tuple[Bin, ...], across: Axis) -> Panel:
-    up = from_zero(max(one.per_s for one in bins), count=4)
-    places = [(across.at(one.at_s), _TALL * (1 - up.at(one.per_s) / 100)) for one in bins]
-    dots = tuple(Dot(x, y, "measured small", _title(one)) for (x, y), one in zip(places, bins, strict=True))
+    plane = Plane(across, from_zero(max(one.per_s for one in bins), count=4), _TALL)
+    dots = tuple(Dot(plane.x(one.at_s), plane.y(one.per_s), "measured small", _title(one)) for one in bins)
     return Panel(
         say("report.axis_rate"),
         _TALL,
         (),
-        tuple(Tick(_TALL * (1 - up.at(value) / 100), tick_text(value)) for value in up.ticks),
+        tuple(Tick(plane.y(value), tick_text(value)) for value in plane.up.ticks),
         (*_moments(loader, across, _TALL, numbered=True), *dots),
         described=say("report.timeline_described", count=len(bins)),
     )
@@ -106,35 +105,35 @@ def _rates(loader: Loader, bins: tuple[Bin, ...], across: Axis) -> Panel:
 
 def _workers(loader: Loader, bins: tuple[Bin, ...], across: Axis) -> Panel:
     """A window is reported at its end: its workers were in force from the end of the window before."""
-    up = from_zero(max(one.last.plan.num_workers for one in bins), count=3, whole=True)
+    most = max(one.last.plan.num_workers for one in bins)
+    plane = Plane(across, from_zero(most, count=3, whole=True), _LOW)
     corners: list[tuple[float, float]] = []
     x = 0.0
     for workers, same in groupby(bins, key=lambda one: one.last.plan.num_workers):
-        y, end = _LOW * (1 - up.at(workers) / 100), across.at(list(same)[-1].at_s)
+        y, end = plane.y(workers), plane.x(list(same)[-1].at_s)
         corners += [(x, y), (end, y)]
         x = end
     return Panel(
         say("report.axis_workers"),
         _LOW,
         (),
-        tuple(Tick(_LOW * (1 - up.at(value) / 100), f"{value:.0f}") for value in up.ticks),
+        tuple(Tick(plane.y(value), tick_text(value)) for value in plane.up.ticks),
         (*_moments(loader, across, _LOW), Trace(tuple(corners), "measured")),
         described=_steps_described(bins),
     )
 
 
 def _waits(loader: Loader, bins: tuple[Bin, ...], across: Axis) -> Panel | None:
-    known = [one for one in bins if one.wait_share is not None]
+    known = [(one, one.wait_share) for one in bins if one.wait_share is not None]
     if not known:
         return None
-    dots = tuple(
-        Dot(across.at(one.at_s), _LOW * (1 - (one.wait_share or 0.0)), "waiting small", _title(one)) for one in known
-    )
+    plane = Plane(across, Axis(0.0, 1.0, (0.0, 0.5, 1.0)), _LOW)
+    dots = tuple(Dot(plane.x(one.at_s), plane.y(wait), "waiting small", _title(one)) for one, wait in known)
     return Panel(
         say("report.axis_wait"),
         _LOW,
         (),
-        tuple(Tick(_LOW * (1 - value), percent(value)) for value in (0.0, 0.5, 1.0)),
+        tuple(Tick(plane.y(value), percent(value)) for value in plane.up.ticks),
         (*_moments(loader, across, _LOW), *dots),
         described=say("report.timeline_described", count=len(known)),
     )
@@ -145,8 +144,7 @@ def _with_axis(panel: Panel, ticks: tuple[Tick, ...]) -> Panel:
 
 
 def _timed(loader: Loader) -> list[tuple[int, Move, float]]:
-    judged = [move for move in loader.moves if move.point.per_s > 0]
-    return [(number, move, move.at_s) for number, move in enumerate(judged, 1) if move.at_s is not None]
+    return [(number, move, move.at_s) for number, move in enumerate(judged(loader), 1) if move.at_s is not None]
 
 
 def _moments(loader: Loader, across: Axis, height: float, *, numbered: bool = False) -> list[Mark]:

@@ -1,0 +1,197 @@
+"""What a page is made of: frozen records of one document. Whatever the document does not say is None, empty or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from keepfed.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One plan and what it brought, over all windows in which it was in force."""
+
+    plan: Plan
+    """The plan."""
+
+    per_s: float
+    """Batches per second of the whole training step."""
+
+    low: float | None = None
+    """Lower end of the 95 % interval of `per_s`; None with a single window."""
+
+    high: float | None = None
+    """Its upper end."""
+
+    wait_share: float | None = None
+    """Share of the time that the program waited for data."""
+
+    windows: int | None = None
+    """Windows that were measured."""
+
+    seconds: float | None = None
+    """How long they took."""
+
+    memory_bytes: float | None = None
+    """Memory of workers and transport."""
+
+    cpu_s_per_batch: float | None = None
+    """CPU seconds that a batch took."""
+
+    predicted_per_s: float | None = None
+    """What was predicted for the plan before it was tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One window of the search."""
+
+    at_s: float
+    """When, in seconds from the start of the search."""
+
+    plan: Plan
+    """The plan that was in force."""
+
+    per_s: float
+    """Batches per second in it."""
+
+    wait_share: float | None
+    """Share of it that the program waited for data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One plan that was tried."""
+
+    point: Point
+    """The plan and what was measured of it when it was judged."""
+
+    kept: bool
+    """Whether it was kept."""
+
+    reason: str
+    """Why it was tried and what came of it."""
+
+    at_s: float | None
+    """When, in seconds from the start of the search."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Where a batch's time goes inside a worker: mean seconds per batch."""
+
+    seconds: tuple[tuple[str, float], ...]
+    """Name of the phase and its time, in the order in which a batch passes them."""
+
+    batches: int | None
+    """Batches that were timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """One loader of the program."""
+
+    dataset: str
+    """Class of its dataset."""
+
+    site: str
+    """Where the program builds it."""
+
+    ordinal: int
+    """Tells apart loaders of one site and class."""
+
+    batch_size: int | None
+    """Samples per batch."""
+
+    before: Point | None
+    """What the program asked for."""
+
+    after: Point | None
+    """What was chosen, or the best so far."""
+
+    limited_by: str
+    """What limits it now, one word."""
+
+    reason: str
+    """The same as a sentence; empty in documents that have none."""
+
+    settled: bool
+    """Whether the search is over."""
+
+    stall_share: float | None
+    """Share of the time that the GPU idles for want of data."""
+
+    seconds: float | None
+    """How long the search took."""
+
+    points: tuple[Point, ...]
+    """Every plan that was measured, fewest workers first."""
+
+    timeline: tuple[Moment, ...]
+    """The windows in order of time."""
+
+    moves: tuple[Move, ...]
+    """The plans tried, in order."""
+
+    phases: Phases | None
+    """Where a batch's time goes."""
+
+    lifts: tuple[str, ...]
+    """What would lift the limit, as sentences."""
+
+    @property
+    def name(self) -> str:
+        """As the table in the terminal names it: "train.py:41 PhotoFolder"."""
+        name = f"{self.site} {self.dataset.rpartition('.')[2]}".strip() or "?"
+        return f"{name} #{self.ordinal + 1}" if self.ordinal else name
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One value of a sweep."""
+
+    value: str
+    """The value that took the place of {}."""
+
+    rate: float | None
+    """Iterations (or whatever `unit` says) per second; None if the run told none."""
+
+    unit: str
+    """What is counted per second."""
+
+    seconds: float | None
+    """How long the run took."""
+
+    cpu_s: float | None
+    """CPU seconds of all its processes."""
+
+    peak_pss_bytes: float | None
+    """Most memory that its processes took together."""
+
+    gpu_busy: float | None
+    """Share of the time that the GPU was busy."""
+
+    exit_code: int | None
+    """Exit code; None if the run was ended by us or is not known."""
+
+    how: str
+    """How the rate was found, or how the run ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """All of it."""
+
+    search: str
+    """"online", "exhaustive", "offline", "sweep", or whatever a later version says."""
+
+    host: Mapping[str, Any]
+    """The machine, as it stands in the document."""
+
+    loaders: tuple[Loader, ...]
+    """The measured loaders, the one with the longest search first."""
+
+    trials: tuple[Trial, ...]
+    """The values of a sweep, in order."""
