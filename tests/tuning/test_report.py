@@ -35,6 +35,7 @@ DOCUMENTS: dict[str, Any] = {
     "one point": documents.tuned({**documents.loader(), "points": [documents.point(1)], "moves": []}),
     "unsettled": documents.tuned({**documents.loader(), "settled": False, "after": documents.plan(4)}),
     "zero workers": documents.tuned({**documents.loader(), "before": documents.plan(0)}),
+    "offline": documents.tuned(documents.loader("mydata:make"), search="offline"),
     "nothing": {},
 }
 
@@ -248,6 +249,7 @@ def test_chinese_pages_are_chinese() -> None:
         ("tuned", "5 workers instead of 1 worker: 4.55 times the batches per second"),
         ("unsettled", "Not settled after 36 s; best so far: 4 workers instead of 1 worker: 4.00 times"),
         ("swept", "16 is the fastest of 4 values: 29.8 it/s, 3.68 times the rate of 0"),
+        ("offline", "5 workers: the best that was found, 25.0 batches/s"),
         ("nothing", "Nothing was measured"),
     ],
 )

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from keepfed.cli.tune.advice import by_hand, typed
 from keepfed.cli.tune.program import Tuning
-from keepfed.cli.tune.terminal import line, show
+from keepfed.cli.tune.terminal import line, shell_line, show
 from keepfed.errors import UsageError
 from keepfed.events import Event, LoaderSeen
 from keepfed.text import language, say
@@ -131,14 +131,21 @@ class SpecTuning(Tuning):
         """It has said why."""
         if measured:
             self.keep_json(outcome.results)
+            self.keep_report(outcome.results)
 
     def keep_plan(self, results: tuple[LoaderResult, ...]) -> bool:
         """keepfed.toml is for loaders that a program of the user's builds and feeds to a step."""
         return not self.ours and self.bench.has_step and Tuning.keep_plan(self, results)
 
-    def how_to_run(self) -> str:
-        """There is no program."""
-        return ""
+    def how_to_use(self, results: tuple[LoaderResult, ...], _planned: bool, /) -> str:
+        """The call or the edits that set what was found: there is no program to run."""
+        settled = [result for result in results if result.settled]
+        edits = ([_call(result)] if self.ours else by_hand(result, ()) for result in settled)
+        return "\n".join(edit for each in edits for edit in each if edit)
+
+    def measured_command(self) -> str:
+        """Its words are those of our own command line."""
+        return shell_line(["keepfed", "tune", *self.request.command])
 
     def advise(self, results: tuple[LoaderResult, ...], plan_name: str, *, planned: bool) -> None:
         """How to set what was found."""
@@ -158,13 +165,7 @@ class SpecTuning(Tuning):
     def _how_to_set(self, result: LoaderResult) -> list[Text]:
         if result.after is None or not result.settled:
             return []
-        plan, size = result.after.plan, result.batch_size
-        words = [] if size is None else [f"batch_size={size}"]
-        words.append(f"num_workers={plan.num_workers}")
-        if plan.num_workers and plan.prefetch_factor != 2:
-            words.append(f"prefetch_factor={plan.prefetch_factor}")
-        call = typed(f"DataLoader(dataset, {', '.join(words)})", "bold")
-        lines = [Text(say("offline.set_there")), Text(""), call]
+        lines = [Text(say("offline.set_there")), Text(""), typed(_call(result), "bold")]
         if result.note == say("loader.own_draws"):  # it may be steered
             lines += [Text(""), Text(say("offline.or_auto"))]
         return lines
@@ -172,3 +173,15 @@ class SpecTuning(Tuning):
     def say_unsettled(self, loaders: str, _plan_name: str) -> None:
         """What more would help."""
         line(self.out, say("offline.give_time", loaders=loaders))
+
+
+def _call(result: LoaderResult) -> str:
+    """The DataLoader that has what was found."""
+    if result.after is None:
+        return ""
+    plan, size = result.after.plan, result.batch_size
+    words = [] if size is None else [f"batch_size={size}"]
+    words.append(f"num_workers={plan.num_workers}")
+    if plan.num_workers and plan.prefetch_factor != 2:
+        words.append(f"prefetch_factor={plan.prefetch_factor}")
+    return f"DataLoader(dataset, {', '.join(words)})"

@@ -165,7 +165,7 @@ class Tuning:
         if measured:
             show(self.out, report(results, curve=self.request.search == "exhaustive", start=self.start_name()))
             self.keep_json(results)
-            self._keep_report(results)
+            self.keep_report(results)
 
     def finish_failed(self, outcome: Outcome, *, measured: bool) -> None:
         """One line, so that the program's own last words stay in sight; the numbers go into the files."""
@@ -175,7 +175,7 @@ class Tuning:
         line(self.out, failure(outcome.results, outcome.code))
         if measured:
             self.keep_json(outcome.results)
-            self._keep_report(outcome.results)
+            self.keep_report(outcome.results)
             self._keep_history(outcome.results, outcome.code)
 
     def _why_nothing(self, outcome: Outcome) -> str:
@@ -200,16 +200,20 @@ class Tuning:
             self._keep_history(results, code)
         plan_name = shown_path(request.plan, request.folder)
         planned = self.keep_plan(results)
-        self._keep_report(results, self.how_to_run() if planned else "")
+        self.keep_report(results, self.how_to_use(results, planned))
         self.advise(results, plan_name, planned=planned)
         unsettled = [str(result.loader) for result in results if result.measured and not result.settled]
         if unsettled and code == 4:
             show(self.out, "")
             self.say_unsettled(", ".join(unsettled), plan_name)
 
-    def how_to_run(self) -> str:
-        """The command that trains with the plan file."""
-        return run_line(self.request.command, self.request.plan_option)
+    def how_to_use(self, _results: tuple[LoaderResult, ...], planned: bool, /) -> str:
+        """The command that trains with the plan file, for the top of the page; empty where there is none."""
+        return run_line(self.request.command, self.request.plan_option) if planned else ""
+
+    def measured_command(self) -> str:
+        """What was measured, as it can be typed."""
+        return shell_line(self.request.command)
 
     def advise(self, results: tuple[LoaderResult, ...], plan_name: str, *, planned: bool) -> None:
         """What to do now. `planned`: the plan file was written."""
@@ -246,9 +250,10 @@ class Tuning:
             except OSError as error:
                 line(self.out, say("tune_report.json_failed", file=file, reason=error.strerror or error))
 
-    def _keep_report(self, results: tuple[LoaderResult, ...], use: str = "") -> None:
-        found, command = document(results, self.host.to_json()), shell_line(self.request.command)
-        keep_report(self.out, self.request.report_file, found, command, use)
+    def keep_report(self, results: tuple[LoaderResult, ...], use: str = "") -> None:
+        """Write the page, if one was asked for."""
+        found = document(results, self.host.to_json(), search=self.search_name())
+        keep_report(self.out, self.request.report_file, found, self.measured_command(), use)
 
     def _keep_history(self, results: tuple[LoaderResult, ...], code: int) -> None:
         now = datetime.now(UTC)

@@ -25,10 +25,14 @@ def loader_sentence(loader: Loader) -> str:
     before, after = loader.before, loader.after
     if before is None or after is None:
         return say("report.head_nothing")
-    found = _found(before, after)
+    found = _found(before, after) if loader.asked else _best(after)
     if loader.settled:
         return found
     return say("report.head_unsettled", seconds=seconds_text(loader.seconds or 0.0), found=found)
+
+
+def _best(after: Point) -> str:
+    return say("report.head_best", now=workers_text(after.plan), rate=rate(after.per_s))
 
 
 def _found(before: Point, after: Point) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from keepfed.text import say
-from keepfed.tuning.numbers import NONE
-from keepfed.tuning.report.axes import from_zero
-from keepfed.tuning.report.durations import duration_ticks, short_duration
-from keepfed.tuning.report.marks import ROW_HEIGHT, Bar, Figure, Row, Table
-from keepfed.tuning.report.records import Loader
+from keepfed.tuning.numbers import NONE, percent, short_time
+from keepfed.tuning.report.axes import Axis, from_zero, tick_text
+from keepfed.tuning.report.marks import ROW_HEIGHT, Bar, Figure, Row, Table, Tick
+from keepfed.tuning.report.records import Loader, Phases
 
 
 def phases(loader: Loader) -> Figure | None:
@@ -15,31 +14,38 @@ def phases(loader: Loader) -> Figure | None:
     known = loader.phases
     if known is None:
         return None
-    total = sum(seconds for _, seconds in known.seconds)
+    total_s = sum(seconds for _, seconds in known.seconds)
     axis = from_zero(max(seconds for _, seconds in known.seconds))
-    whole_access = "transform" not in dict(known.seconds)
     rows, cells = [], []
     for name, seconds in known.seconds:
-        label = say("report.phase_access" if name == "fetch" and whole_access else f"report.phase_{name}")
-        said = _said(seconds, seconds / total, loader.batch_size)
+        label, share = say(f"report.phase_{name}"), percent(seconds / total_s)
+        sample = short_time(seconds / loader.batch_size) if loader.batch_size else NONE
+        key = "report.in_batch_and_sample" if loader.batch_size else "report.in_batch"
+        said = say(key, batch=short_time(seconds), sample=sample, share=share)
         rows.append(Row(label, said, (Bar(0.0, 2.0, axis.at(seconds), ROW_HEIGHT - 4, "measured", said),)))
-        per_sample = short_duration(seconds / loader.batch_size) if loader.batch_size else NONE
-        cells.append((label, short_duration(seconds), per_sample, f"{seconds / total:.1%}"))
-    caption = say("report.phases_caption", total=short_duration(total), count=known.batches or NONE)
+        cells.append((label, short_time(seconds), sample, share))
     head = tuple(say(f"report.{key}") for key in ("phase", "per_batch", "per_sample", "share"))
     return Figure(
         "phases",
         say("report.phases"),
-        caption,
+        _caption(known, total_s),
         rows=tuple(rows),
-        row_ticks=duration_ticks(axis),
+        row_ticks=_ticks(axis),
         row_unit=say("report.per_batch"),
         table=Table(head, tuple(cells)),
     )
 
 
-def _said(seconds: float, share: float, batch_size: int | None) -> str:
-    if not batch_size:
-        return say("report.phase_batch", batch=short_duration(seconds), share=f"{share:.0%}")
-    sample = short_duration(seconds / batch_size)
-    return say("report.phase_sample", batch=short_duration(seconds), sample=sample, share=f"{share:.0%}")
+def _caption(known: Phases, total_s: float) -> str:
+    caption = say("report.phases_caption", total=short_time(total_s), count=known.batches or NONE)
+    if known.cpu_s is None:
+        return caption
+    waited_s = max(0.0, total_s - known.cpu_s)
+    cpu = say("report.phases_cpu", cpu=short_time(known.cpu_s), waited=short_time(waited_s) if waited_s else "0 s")
+    return say("report.and_then", first=caption, second=cpu)
+
+
+def _ticks(axis: Axis) -> tuple[Tick, ...]:
+    """All in the unit that fits the end of the axis."""
+    factor, unit = (1.0, "s") if axis.high >= 1 else (1e3, "ms") if axis.high >= 1e-3 else (1e6, "µs")
+    return tuple(Tick(axis.at(value), f"{tick_text(value * factor)} {unit}") for value in axis.ticks)

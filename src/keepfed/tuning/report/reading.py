@@ -186,11 +186,21 @@ def _timeline(items: list[Facts]) -> tuple[Moment, ...]:
 
 
 def _phases(facts: Facts | None) -> Phases | None:
-    if facts is None:
+    """`fetch_s` is the whole access to the dataset; its transforms are a part of it where they could be told apart."""
+    fetch_s = facts.amount("fetch_s") if facts else None
+    if facts is None or fetch_s is None:
         return None
-    names = ("fetch", "transform", "collate", "copy")
-    seconds = tuple((name, value) for name in names if (value := facts.amount(f"{name}_s")) is not None)
-    return Phases(seconds, _whole(facts, "batches")) if any(value > 0 for _, value in seconds) else None
+    transform_s = facts.amount("transform_s")
+    if transform_s is None:
+        parts: list[tuple[str, float | None]] = [("access", fetch_s)]
+    else:
+        transform_s = min(transform_s, fetch_s)  # it is timed on samples of its own
+        parts = [("fetch", fetch_s - transform_s), ("transform", transform_s)]
+    parts += [(name, facts.amount(f"{name}_s")) for name in ("collate", "copy")]
+    seconds = tuple((name, value) for name, value in parts if value is not None)
+    if not any(value > 0 for _, value in seconds):
+        return None
+    return Phases(seconds, facts.amount("cpu_s"), _whole(facts, "batches"))
 
 
 def _trial(facts: Facts) -> Trial:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -83,7 +84,11 @@ class Phases:
     """Where a batch's time goes inside a worker: mean seconds per batch."""
 
     seconds: tuple[tuple[str, float], ...]
-    """Name of the phase and its time, in the order in which a batch passes them."""
+    """Name of the phase and its time, in the order in which a batch passes them: "access" (to the dataset), or its parts
+    "fetch" and "transform"; then "collate" and "copy"."""
+
+    cpu_s: float | None
+    """CPU seconds of all of them; the rest was waiting."""
 
     batches: int | None
     """Batches that were timed."""
@@ -106,7 +111,7 @@ class Loader:
     """Samples per batch."""
 
     before: Point | None
-    """What the program asked for."""
+    """What the program asked for, or the first guess for a dataset without one."""
 
     after: Point | None
     """What was chosen, or the best so far."""
@@ -140,6 +145,11 @@ class Loader:
 
     lifts: tuple[str, ...]
     """What would lift the limit, as sentences."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether a line of a program asks for `before`: `site` names it; for a dataset it names the function that makes it."""
+        return re.search(r":\d+$", self.site) is not None
 
     @property
     def name(self) -> str:

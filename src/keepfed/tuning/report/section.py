@@ -104,7 +104,7 @@ def _before_after(loader: Loader) -> Table | None:
     after_key = "tune_report.after" if loader.settled else "tune_report.best_so_far"
     if before.plan == after.plan:
         return Table(("", say("report.measured")), tuple((row[0], row[2]) for row in rows))
-    return Table(("", say("tune_report.before"), say(after_key)), rows)
+    return Table(("", say("tune_report.before" if loader.asked else "offline.first_guess"), say(after_key)), rows)
 
 
 def _same(point: Point, measured: Mapping[Plan, Point]) -> Point:
