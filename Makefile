@@ -17,6 +17,11 @@ TEST_PACKAGES := hypothesis pytest pytest-timeout psutil
 # runs all of them so.
 VERIFIED := $(patsubst %,tests/loader/test_%.py,verify ownership equal_to_torch batch_types redo iterable pinned)
 
+# Tests mostly wait for processes, so two run side by side. A file's tests stay together: they share what is dear to make.
+# `make TEST_PROCESSES=0 test` runs them one after the other, in this process.
+TEST_PROCESSES ?= 2
+TOGETHER := -n $(TEST_PROCESSES) --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak test-verify test-frameworks test-matrix test-torch lint format changelog
 .NOTPARALLEL:
@@ -51,8 +56,8 @@ lint: $(STAMP)
 
 # The whole suite comes last, so that its closing line is the last line of all.
 test: lint
-	KEEPFED_VERIFY=1 $(PY) -m pytest -q $(VERIFIED)
-	$(PY) -m pytest
+	KEEPFED_VERIFY=1 $(PY) -m pytest -q $(TOGETHER) $(VERIFIED)
+	$(PY) -m pytest $(TOGETHER)
 
 # The second line with a checksum on every batch. Both print their seeds; --seed plays one again.
 soak: $(STAMP)
@@ -60,7 +65,7 @@ soak: $(STAMP)
 	$(PY) benchmarks/soak.py --kills 250 --minutes 5 --verify
 
 test-verify: $(STAMP)
-	KEEPFED_VERIFY=1 $(PY) -m pytest
+	KEEPFED_VERIFY=1 $(PY) -m pytest $(TOGETHER)
 
 # fastai comes without what it declares: it wants torchvision, which is built for one torch each and which nothing here uses.
 FRAMEWORKS := .venv-frameworks

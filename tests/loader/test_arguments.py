@@ -64,12 +64,12 @@ REFUSED: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch's, of an iterator half made
 def named(arguments: dict[str, Any]) -> str:
     """The same words in every process: an object is shown by its class alone."""
     return re.sub(r"<(?:\w+\.)*(\w+) object at \w+>", r"\1", str(arguments))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch's, of an iterator half made
 @pytest.mark.parametrize("arguments", REFUSED, ids=named)
 def test_what_torch_refuses_is_refused_where_and_how_torch_does(arguments: dict[str, Any]) -> None:
     def program(cls: LoaderClass, diary: Diary) -> None:
