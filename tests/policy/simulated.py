@@ -9,14 +9,9 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from keepfed.plan import Plan
-from keepfed.policy.controller import Controller, Decision, Move, Settled
-from keepfed.policy.cost import Bounds
-from keepfed.policy.search import Search
-from keepfed.policy.window import Observation, WindowBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +30,21 @@ class World:
     step_threads: float = 1.0
     others: float = 0.0
     """Threads of other processes that compute all the time."""
+    visits: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Every so many seconds, for so many seconds, so many more threads of other processes compute."""
     gpu_s: float = 0.0
     """Asynchronous GPU work per batch; the host runs `ahead` batches ahead."""
     ahead: int = 30
-    tail: tuple[float, float] = (0.0, 1.0)
-    """Share of batches that are slow, and how many times slower they are."""
+    samples: int = 1
+    """Samples per batch, whose costs are drawn one by one."""
+    shape: str = "normal"
+    """How the cost of a sample is distributed: "normal", "lognormal", or "bimodal" (half of them dear)."""
     spread: float = 0.1
-    """Relative spread of fetch times."""
+    """Relative spread of that cost."""
+    tail: tuple[float, float] = (0.0, 1.0)
+    """Share of samples that are slow, and how many times slower they are."""
+    drift: float = 0.0
+    """By how much samples become dearer per minute, as a share of what they cost first."""
     source: float = float("inf")
     """Batches a second that the storage gives at most."""
     take_s: float = 0.0002
@@ -64,6 +67,16 @@ class World:
     memory_bytes: float = 1e12
     switch: float = 0.01
     """Loss per runnable thread beyond the cores."""
+
+    def at(self, now_s: float) -> World:
+        """The same without its drift, as it is at some time."""
+        dearer = max(0.2, 1 + self.drift * now_s / 60)
+        return replace(self, wait_s=self.wait_s * dearer, cpu_s=self.cpu_s * dearer, drift=0.0)
+
+    def others_at(self, now_s: float) -> float:
+        """Threads of other processes at some time."""
+        every_s, for_s, threads = self.visits
+        return self.others + (threads if every_s and now_s % every_s < for_s else 0.0)
 
 
 class Shared:
@@ -103,6 +116,19 @@ class Shared:
 
 
 MAIN = -1
+FILLING = 200
+"""Batches before a rate is measured; more than are ever in preparation."""
+
+
+def _sample(rng: random.Random, world: World) -> float:
+    """The cost of one sample; 1 on average, but for the slow ones."""
+    if world.shape == "lognormal":
+        cost = rng.lognormvariate(-(world.spread**2) / 2, world.spread)
+    elif world.shape == "bimodal":
+        cost = 1 + (world.spread if rng.random() < 0.5 else -world.spread)
+    else:
+        cost = max(0.2, rng.gauss(1.0, world.spread))
+    return cost * (world.tail[1] if world.tail[0] and rng.random() < world.tail[0] else 1.0)
 
 
 class Host:
@@ -134,7 +160,7 @@ class Host:
     def become(self, world: World) -> None:
         """The load changes: another step, other samples, other processes."""
         self.world = world
-        self.cpu.capacity, self.cpu.others = world.cores, world.others
+        self.cpu.capacity, self.cpu.others = world.cores, world.others_at(self.now)
         self.source.capacity = max(1e-6, world.source * world.wait_s)
 
     def apply(self, plan: Plan) -> None:
@@ -162,17 +188,20 @@ class Host:
             if since > self.now:
                 break
             self.idle.remove((since, worker))
-            factor = max(0.2, self.costs.gauss(1.0, world.spread))
-            if world.tail[0] and self.costs.random() < world.tail[0]:
-                factor *= world.tail[1]
+            factor = self._cost()
             if worker in self.fresh:
                 self.fresh.discard(worker)
                 factor *= 3
-            factor *= self.speed[0]
             cold = world.cold if self.delivered < world.warm_after else 1.0
             self.jobs[self.issued] = (worker, self.now, world.cpu_s * factor + 2e-5)
             self.source.add(self.issued, world.wait_s * factor * cold)
             self.issued += 1
+
+    def _cost(self) -> float:
+        """What the next batch costs, in units of the mean without tail and drift."""
+        world = self.world
+        cost = sum(_sample(self.costs, world) for _ in range(world.samples)) / world.samples
+        return cost * self.speed[0] * max(0.2, 1 + world.drift * self.now / 60)
 
     def _event(self, before: float) -> bool:
         """The next thing that happens, if it happens before some time."""
@@ -234,20 +263,12 @@ class Host:
             common = 1 + self.rng.uniform(-half, half)
             self.speed = (common + self.rng.uniform(-half, half), common + self.rng.uniform(-half, half))
             self.speed_until = self.now + 1.0
+        self.cpu.others = world.others_at(self.now)
         called = self.now
-        if self.plan.num_workers == 0:
-            factor = max(0.2, self.costs.gauss(1.0, world.spread))
-            self._sleep_until(self.now + world.wait_s * factor)
-            self._compute(world.cpu_s * factor, 1)
-            self.issued += 1
+        if self.plan.num_workers == 0 and self.delivered == self.issued:
+            self._fetch_here()
         else:
-            self._issue()
-            while self.delivered not in self.done:
-                self._event(float("inf"))
-            self.done.discard(self.delivered)
-        self.delivered += 1
-        self._issue()
-        self._compute(world.take_s, 1)
+            self._take()
         stall: float | None = None
         if world.gpu_s:
             launched = self.now + world.step_cpu_s
@@ -255,6 +276,24 @@ class Host:
             self.gpu_free = max(self.gpu_free, launched) + world.gpu_s * self.speed[1]
             self._sleep_until(self.gpu_free - world.ahead * world.gpu_s - world.step_cpu_s)
         return self.now - called, stall
+
+    def _fetch_here(self) -> None:
+        """The training process makes the batch itself."""
+        cost = self._cost()
+        self._sleep_until(self.now + self.world.wait_s * cost)
+        self._compute(self.world.cpu_s * cost, 1)
+        self.issued += 1
+        self.delivered += 1
+
+    def _take(self) -> None:
+        """Wait for the next batch in order and take it over."""
+        self._issue()
+        while self.delivered not in self.done:
+            self._event(float("inf"))
+        self.done.discard(self.delivered)
+        self.delivered += 1
+        self._issue()
+        self._compute(self.world.take_s, 1)
 
     def step(self, *, gaps: bool = True) -> None:
         """The training step after `next`, and now and then an evaluation."""
@@ -278,88 +317,18 @@ class Host:
 
 
 def rate(world: World, plan: Plan, batches: int = 400) -> float:
-    """Batches a second that a plan gives in the long run, without noise and with everything warm."""
+    """Batches a second that a plan gives in the long run, without noise and with everything warm.
+
+    The same batches are measured under every plan, so that luck does not decide between them.
+    """
     host = Host(replace(world, start_s=0.0, warm_after=0), plan, seed=11, noisy=False)
-    begun, filling = 0.0, 80 + 2 * plan.num_workers * plan.prefetch_factor
-    for index in range(batches + filling):
+    for _ in range(FILLING):
         host.next()
         host.step(gaps=False)
-        if index == filling - 1:
-            begun = host.gpu_free or host.now
-    return batches / ((host.gpu_free or host.now) - begun)
-
-
-def bounds_of(world: World, most: int = 16, fewest: int = 1) -> Bounds:
-    """Bounds as the host would give them."""
-    return Bounds(fewest, most, world.cores, world.memory_bytes, max_prefetch=16, max_outstanding=max(64, most))
-
-
-@dataclass(slots=True)
-class Run:
-    """What a controller did in one world."""
-
-    plans: list[tuple[float, Plan]] = field(default_factory=list)
-    """(time, plan) of every change asked for."""
-    decisions: list[Decision] = field(default_factory=list)
-    windows: list[Observation] = field(default_factory=list)
-    settled: list[tuple[float, Settled]] = field(default_factory=list)
-
-
-def drive(
-    host: Host,
-    controller: Controller | Search,
-    *,
-    seconds: float,
-    until_settled: bool = True,
-    at: Callable[[Host], None] | None = None,
-) -> Run:
-    """Train for some simulated seconds; the controller sees windows and its moves are carried out."""
-    run, builder = Run(), WindowBuilder(host.plan)
-    cuda = host.world.gpu_s > 0
-    if cuda:
-        builder = WindowBuilder(host.plan, min_s=3.0, min_batches=30)
-    end, warm_at, opened, cpu_then = host.now + seconds, host.delivered, host.now, host.cpu.used
-    changed_at = host.now
-    in_epoch = 0
-    while host.now < end:
-        if at is not None:
-            at(host)
-        waited, stall = host.next()
-        returned_s = host.now
-        for busy, cpu in host.finished():
-            builder.fetched(busy, cpu)
-        if stall is not None:
-            builder.stalled(stall)
-        warm = (
-            host.delivered - warm_at >= 3 * max(1, host.plan.num_workers)
-            and returned_s > changed_at + host.world.start_s
-        )
-        if builder.delivered(returned_s, waited, all_warm=warm):
-            busy_share = min(1.0, (host.cpu.used - cpu_then) / max(1e-9, returned_s - opened) / host.world.cores)
-            window = builder.close(
-                returned_s,
-                batch_bytes=host.world.batch_bytes,
-                worker_bytes=host.world.worker_bytes,
-                host_busy=busy_share,
-            )
-            if window is not None:
-                opened, cpu_then = returned_s, host.cpu.used
-                run.windows.append(window)
-                decision = controller.observe(window)
-                run.decisions.append(decision)
-                if isinstance(decision, Move):
-                    host.apply(decision.plan)
-                    builder.changed(decision.plan)
-                    run.plans.append((returned_s, decision.plan))
-                    warm_at, changed_at = host.delivered, returned_s
-                elif isinstance(decision, Settled):
-                    run.settled.append((returned_s, decision))
-                    if until_settled:
-                        return run
-        host.step()
-        in_epoch += 1
-        if host.world.epoch and in_epoch >= host.world.epoch:
-            in_epoch = 0
-            builder.epoch_started()
-            host.drain()
-    return run
+    begun, first = host.gpu_free or host.now, host.delivered
+    # Whole rounds of whoever comes and goes.
+    until_s = host.now + 4 * world.visits[0]
+    while host.delivered < first + batches or host.now < until_s:
+        host.next()
+        host.step(gaps=False)
+    return (host.delivered - first) / ((host.gpu_free or host.now) - begun)

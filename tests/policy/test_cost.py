@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from keepfed.plan import Plan
-from keepfed.policy.cost import Bounds, Costs, fit, memory_of, predict, workers_needed
+from keepfed.policy.cost import UNKNOWN_SPREAD, Bounds, Costs, fit, memory_of, predict, workers_needed
 
-WAITING = Costs(0.04, 0.16, 0.0, 0.0, 1e6, 1e8)
+WAITING = Costs(0.04, 0.16, 0.0, 0.0, 1e6, 1e8, spread=(0.9, 1.1))
 COMPUTING = Costs(0.03, 0.09, 0.09, 0.03, 1e6, 1e8)
 
 
@@ -27,13 +29,15 @@ def test_throughput_is_that_of_the_slowest_part(
     plan: Plan, costs: Costs, cores: float, rate: float, limit: str
 ) -> None:
     prediction = predict(plan, costs, cores)
-    assert prediction.batches_per_s == pytest.approx(rate, rel=0.01)
+    assert prediction.batches_per_s == pytest.approx(rate, rel=0.02)
     assert prediction.limited_by == limit
 
 
 def test_twenty_milliseconds_a_sample_against_a_step_of_forty_want_five_workers() -> None:
-    """Four feed it exactly on average, so that any variation would starve the step."""
-    assert workers_needed(WAITING, cores=2) == 5
+    """Four feed it exactly on average; how much more is wanted depends on how unevenly the samples take their time."""
+    assert workers_needed(replace(WAITING, spread=UNKNOWN_SPREAD), cores=2) == 5
+    assert workers_needed(replace(WAITING, spread=(1.0,)), cores=2) == 4
+    assert workers_needed(replace(WAITING, spread=(*[0.5] * 19, 10.5)), cores=2) >= 7
 
 
 def test_no_more_workers_are_guessed_than_the_cores_can_serve() -> None:

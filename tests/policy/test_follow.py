@@ -9,7 +9,8 @@ import pytest
 
 from keepfed.plan import Plan
 from keepfed.policy.controller import Controller
-from tests.policy.simulated import Host, Run, World, bounds_of, drive, rate
+from tests.policy.driven import Run, bounds_of, drive
+from tests.policy.simulated import Host, World, rate
 
 WAITING = World(wait_s=0.16, step_s=0.04)
 CROWDED = World(cores=4, cpu_s=0.12, step_s=0.03)

@@ -12,7 +12,8 @@ from keepfed.policy.cost import Bounds
 from keepfed.policy.decision import Move, Settled
 from keepfed.policy.search import MOST_LAPS, Search, grid
 from keepfed.policy.window import Observation
-from tests.policy.simulated import Host, Run, World, bounds_of, drive, rate
+from tests.policy.driven import Run, bounds_of, drive
+from tests.policy.simulated import Host, World, rate
 
 WORLDS = {
     "step": World(wait_s=0.16, step_s=0.04, noise=0.04),

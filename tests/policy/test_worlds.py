@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from keepfed import text
 from keepfed.policy.controller import Move
-from tests.policy.simulated import bounds_of
-from tests.policy.worlds import MOST, draw, outcome, search
+from keepfed.policy.cost import memory_of
+from tests.policy.worlds import draw, outcome, search
 
 WORLDS = int(os.environ.get("KEEPFED_WORLDS", "40"))
 ANEW = "KEEPFED_WORLDS" in os.environ
@@ -31,17 +31,17 @@ def reversals(counts: list[int]) -> int:
 @given(st.integers(0, 10**9))
 @settings(max_examples=WORLDS, deadline=None, derandomize=not ANEW, suppress_health_check=list(HealthCheck))
 def test_in_every_world_it_stays_in_bounds_settles_and_says_why(seed: int) -> None:
-    world, start = draw(random.Random(seed))
-    run, controller = search(seed, world, start, seconds=1200)
-    bounds = bounds_of(world, MOST)
+    case = draw(random.Random(seed))
+    run, controller = search(seed, case, seconds=1200)
     for _, plan in run.plans:
-        assert bounds.clamp(plan) == plan
+        assert case.bounds.clamp(plan) == plan
+        assert memory_of(plan, case.world.batch_bytes, case.world.worker_bytes)[0] <= case.bounds.memory_bytes
     assert len(run.plans) <= 6
     assert len(controller.log) <= 6
     assert run.settled
     assert len(run.windows) <= 20
     assert controller.judged == len(controller.log)
-    path = [start, *(plan for _, plan in run.plans)]
+    path = [case.start, *(plan for _, plan in run.plans)]
     assert reversals([plan.num_workers for plan in path]) <= 4, "back and forth at most twice"
     assert reversals([plan.prefetch_factor for plan in path]) <= 4
     for decision in run.decisions:
@@ -51,13 +51,11 @@ def test_in_every_world_it_stays_in_bounds_settles_and_says_why(seed: int) -> No
 
 
 def test_over_many_worlds_it_finds_the_best_or_nearly() -> None:
-    """Against an exhaustive sweep without noise; a world in fifty may be misjudged, none badly.
-
-    Over 600 worlds drawn after the last constant was chosen: median 1.000, 598 at 0.95 or more, the worst 0.90.
-    """
+    """Against an exhaustive sweep without noise; what is missed, and why, stands in docs/design/controller.md."""
     first = random.randrange(10**9) if ANEW else 0
     shares = [outcome(seed).share for seed in range(first, first + WORLDS)]
-    assert median(shares) >= 0.98
+    assert median(shares) >= 0.99
+    assert sum(share >= 0.98 for share in shares) >= 0.9 * WORLDS
     assert sum(share >= 0.95 for share in shares) >= 0.93 * WORLDS
-    assert sum(share >= 0.93 for share in shares) >= 0.96 * WORLDS
-    assert min(shares) >= 0.8
+    assert sum(share >= 0.93 for share in shares) >= 0.95 * WORLDS
+    assert min(shares) >= 0.6

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from keepfed.plan import Plan
-from keepfed.policy.cost import Costs
+from keepfed.policy.cost import UNKNOWN_SPREAD, Costs
+from keepfed.policy.pipeline import groups_of
 from keepfed.policy.window import Observation
 
 KEPT_WINDOWS = 6
@@ -72,6 +73,9 @@ class Estimate:
     host_busy: float | None
     """Busy share of the cores; None when unknown."""
 
+    spread: tuple[float, ...] = UNKNOWN_SPREAD
+    """How seconds per batch are distributed, relative to their mean."""
+
     @property
     def step_s(self) -> float:
         """Seconds of the loop per batch without starving."""
@@ -92,13 +96,19 @@ class Estimate:
         """
         if self.plan.num_workers == 0 or self.fetch_s <= 0:
             return self.starve_share
-        price = self.take_s * self.batches_per_s if self.utilisation < 0.5 and self.stall_share is None else 0.0
-        return min(max(0.0, self.starve_share - price), self.busy_workers)
+        return min(max(0.0, self.starve_share - self._price), self.busy_workers)
+
+    @property
+    def _price(self) -> float:
+        """Share of the time that goes into taking over batches that are ready, as far as it can be told."""
+        if self.plan.num_workers == 0 or self.utilisation >= 0.5 or self.stall_share is not None:
+            return 0.0
+        return min(self.starve_share, self.take_s * self.batches_per_s)
 
     @property
     def utilisation(self) -> float:
-        """Share of their time in which the workers are at work, 0 to 1."""
-        return min(1.0, self.busy_workers / max(1, self.plan.num_workers))
+        """Share of their time in which the workers are at work, 0 to 1; without workers, of what could be done meanwhile."""
+        return min(1.0, self.busy_workers / self.plan.num_workers) if self.plan.num_workers else 1.0
 
     def worker_cores(self) -> float:
         """Cores that the workers keep busy."""
@@ -110,20 +120,54 @@ class Estimate:
             return self.worker_cores() > 0.5 * cores
         return self.host_busy >= BUSY
 
-    def costs(self, cores: float) -> Costs:
-        """The numbers that the model wants.
+    def costs(self, cores: float, source_per_s: float = math.inf) -> Costs:
+        """The numbers that the model wants; seconds as they would be on cores of their own.
 
         A worker that is always at work takes `workers / rate` seconds per batch whatever it reports: what happens
         between two of its batches (sending, scheduling) belongs to its cycle.
         """
+        rate, workers = self.batches_per_s, self.plan.num_workers
         fetch_s = self.fetch_s
-        if self.plan.num_workers and self.starving > NOMINAL_BAND and self.utilisation > 0.85:
-            fetch_s = max(fetch_s, self.plan.num_workers / self.batches_per_s)
-        used_s = 0.0 if self.host_busy is None else self.host_busy * cores / self.batches_per_s
+        if workers and self.starving > NOMINAL_BAND and self.utilisation > 0.85:
+            fetch_s = max(fetch_s, workers / rate)
+        used_s = 0.0 if self.host_busy is None else self.host_busy * cores / rate
+        fetch_cpu_s = self.fetch_cpu_s
+        if workers == 0 and fetch_cpu_s == 0:
+            # Nobody measured it: as much of what was used as the fetching took of the time.
+            fetch_cpu_s = min(fetch_s, used_s * self.starve_share)
         # What scales with the rate is the step's own work, done while the loop is not waiting; the rest is other people's.
-        step_cpu_s = cores * (1 - self.wait_share) / self.batches_per_s
-        other_cpu_s = min(step_cpu_s, max(0.0, used_s - self.fetch_cpu_s))
-        return Costs(self.step_s, fetch_s, self.fetch_cpu_s, other_cpu_s, self.batch_bytes, self.worker_bytes)
+        step_cpu_s = cores * (1 - self.wait_share) / rate
+        other_cpu_s = min(step_cpu_s, max(0.0, used_s - fetch_cpu_s))
+        others = max(0.0, (used_s - fetch_cpu_s - other_cpu_s) * rate)
+        step_s = max(1e-9, (1 - self.starving) / rate)
+        costs = Costs(
+            step_s,
+            fetch_s,
+            fetch_cpu_s,
+            other_cpu_s,
+            self.batch_bytes,
+            self.worker_bytes,
+            host_s=None if self.stall_share is None else (1 - self.wait_share) / rate,
+            take_s=self._price / rate,
+            spread=self.spread,
+            others=others,
+            source_per_s=source_per_s,
+        )
+        if workers == 0 or not self.contended(cores):
+            return costs
+        # On cores that everybody wants, so much of the time is explained by the queue for them, and the rest is the work's own.
+        queue = (self.busy_workers + (1 - self.wait_share) + others) / cores
+        return replace(
+            costs,
+            fetch_s=_alone(fetch_s, fetch_cpu_s, queue),
+            step_s=max(step_s / max(1.0, queue), step_s - other_cpu_s * max(0.0, queue - 1)),
+        )
+
+
+def _alone(busy_s: float, cpu_s: float, queue: float) -> float:
+    """Seconds without a queue of so many per core; what is a third more than the queue explains is taken for waiting."""
+    explained_s = cpu_s * max(1.0, queue)
+    return max(1e-9, cpu_s if busy_s < 1.3 * explained_s else busy_s - explained_s + cpu_s)
 
 
 def estimate(plan: Plan, windows: Iterable[Observation]) -> Estimate:
@@ -149,7 +193,14 @@ def estimate(plan: Plan, windows: Iterable[Observation]) -> Estimate:
         batch_bytes=max(row.batch_bytes for row in rows),
         worker_bytes=max(row.worker_bytes for row in rows),
         host_busy=sum(busy) / len(busy) if busy else None,
+        spread=_spread(rows),
     )
+
+
+def _spread(rows: list[Observation]) -> tuple[float, ...]:
+    times = [time_s for row in rows for time_s in row.fetch_times_s]
+    mean = sum(times) / len(times) if times else 0.0
+    return groups_of([time_s / mean for time_s in times]) if mean > 0 else UNKNOWN_SPREAD
 
 
 class Evidence:

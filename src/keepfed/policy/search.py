@@ -93,6 +93,14 @@ class Search:
         self._at += 1
         return self._next(window)
 
+    def epoch_ended(self) -> Decision:
+        """An epoch is over; a sweep changes its plan between windows alone."""
+        return hold("measuring") if self._follower is None else self._follower.epoch_ended()
+
+    def predicted(self, plan: Plan) -> float:
+        """Nothing is predicted where everything is measured; once settled, as `Controller` does."""
+        return 0.0 if self._follower is None else self._follower.predicted(plan)
+
     def estimate(self, plan: Plan | None = None) -> Estimate | None:
         """What is known of a plan (of the one in force by default)."""
         known = self._follower.estimate(plan) if self._follower is not None else None

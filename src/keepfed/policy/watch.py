@@ -11,12 +11,14 @@ import math
 from collections import deque
 
 from keepfed.plan import Plan
-from keepfed.policy.cost import SPARE
 from keepfed.policy.evidence import Estimate, estimate
 from keepfed.policy.window import Observation
 
 CHANGED_WINDOWS = 3
 """Windows in a row that must starve before the controller acts on a changed load (fast up)."""
+
+SPARE = 1.15
+"""Workers up to so many times the mean demand are no more than is needed: at exactly the mean, any variation starves."""
 
 IDLE_WINDOWS = 8
 """Windows in a row with too many workers before it acts on that (slow down); doubled each time it proved wrong."""

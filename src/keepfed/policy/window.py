@@ -13,6 +13,7 @@ from itertools import pairwise
 from statistics import median
 
 from keepfed.plan import Plan
+from keepfed.policy.pipeline import groups_of
 
 GAP = 5.0
 """A step this many times longer than the window's median is no step: evaluation, checkpoint, a suspended process."""
@@ -25,6 +26,9 @@ WARM_BLOCK = 4
 
 WARM_UP_S = 10.0
 """Training seconds after which step times are taken as they are, stable or not."""
+
+MOST_TIMES = 1024
+"""Batches of a window whose single times are kept until it is closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,9 @@ class Observation:
 
     fetch_cpu_s: float = 0.0
     """CPU seconds of them, summed."""
+
+    fetch_times_s: tuple[float, ...] = ()
+    """How the wall seconds per batch were distributed: means of equally large groups of the sorted times, some dozens."""
 
     batch_bytes: float = 0.0
     """Bytes of one batch in transport."""
@@ -105,6 +112,8 @@ class WindowBuilder:
         """Gaps left out so far."""
         self.gap_s = 0.0
         """Seconds of them."""
+        self._stock = 0
+        """Batches that were in preparation when the plan last changed, until they are delivered."""
         self._rhythm = _Rhythm()
         self._start_over()
 
@@ -113,6 +122,7 @@ class WindowBuilder:
         self._elapsed_s = 0.0
         self._stall_s: float | None = None
         self._fetched, self._fetch_s, self._fetch_cpu_s = 0, 0.0, 0.0
+        self._fetch_times_s: list[float] = []
         self._all_warm = True
 
     def epoch_started(self) -> None:
@@ -120,7 +130,11 @@ class WindowBuilder:
         self._last_s = None
 
     def changed(self, plan: Plan) -> None:
-        """Another plan is in force: what was collected under the old one must not be mixed with it."""
+        """Another plan is in force: what was collected under the old one must not be mixed with it.
+
+        What had been prepared under the old one is delivered first, and stays in one window, the first.
+        """
+        self._stock = self._plan.num_workers * self._plan.prefetch_factor
         self._plan = plan
         self._start_over()
 
@@ -129,6 +143,8 @@ class WindowBuilder:
         self._fetched += 1
         self._fetch_s += fetch_s
         self._fetch_cpu_s += cpu_s
+        if len(self._fetch_times_s) < MOST_TIMES:
+            self._fetch_times_s.append(fetch_s)
 
     def stalled(self, stall_s: float) -> None:
         """The GPU idled for `stall_s` before a batch (0.0 counts: it says that stalls are being measured)."""
@@ -155,7 +171,8 @@ class WindowBuilder:
     def _due(self) -> bool:
         batches = max(self._min_batches, 2 * self._plan.num_workers * self._plan.prefetch_factor)
         enough = len(self._cycles) >= batches and self._elapsed_s >= self._min_s
-        return enough or (self._elapsed_s >= self._max_s and len(self._cycles) > 2)
+        overdue = self._elapsed_s >= self._max_s and len(self._cycles) > 2
+        return (enough or overdue) and len(self._cycles) >= self._stock
 
     def _warming(self, steps: list[float], step_s: float, cycle_s: float) -> bool:
         """Whether step times are still falling (compilation, choosing kernels)."""
@@ -192,13 +209,19 @@ class WindowBuilder:
             fetched=self._fetched,
             fetch_s=self._fetch_s,
             fetch_cpu_s=self._fetch_cpu_s,
+            fetch_times_s=groups_of(self._fetch_times_s or self._in_process_s()),
             batch_bytes=batch_bytes,
             worker_bytes=worker_bytes,
             host_busy=host_busy,
             all_warm=self._all_warm,
         )
+        self._stock = 0
         self._start_over()
         return observation
+
+    def _in_process_s(self) -> list[float]:
+        """Without workers the waits are the fetches."""
+        return [wait_s for _, wait_s, _ in self._cycles[:MOST_TIMES]] if self._plan.num_workers == 0 else []
 
     def _leave_out_gaps(self) -> None:
         typical_s = median(cycle_s - wait_s for cycle_s, wait_s, _ in self._cycles) if self._cycles else 0.0
