@@ -135,20 +135,31 @@ def exhaustive() -> dict[str, Any]:
     return tuned(one, search="exhaustive")
 
 
-def swept(*rates: float | None) -> dict[str, Any]:
-    """A sweep whose values are 0, 2, 4, 8, 16 …; None: the run failed."""
+def swept(*rates: float | None, **more: Any) -> dict[str, Any]:
+    """A sweep whose values are 0, 2, 4, 8, 16 …; None: the run failed. `more` goes into the object "sweep"."""
+    known = rates or (8.1, 15.5, 27.9, 31.2, 29.8)
+    names = [str(0 if number == 0 else 2**number) for number in range(len(known))]
     values = [
         {
-            "value": str(0 if number == 0 else 2**number),
+            "value": name,
+            "how": "failed" if rate is None else "measured",
+            "exit": 1 if rate is None else 130,
+            "runs": 1,
             "batches_per_s": rate,
-            "unit": "it/s",
+            "low": None,
+            "high": None,
+            "unit": "it",
+            "epoch_s": None,
             "seconds": 30.0 + number,
             "cpu_s": 12.5 * (number + 1),
+            "cpu_s_per_batch": 0.05 * (number + 1),
             "peak_pss_bytes": 400_000_000 * (number + 1),
+            "memory_kind": "pss",
             "gpu_busy": None,
-            "exit": 1 if rate is None else 0,
-            "how": "the program's progress bar",
         }
-        for number, rate in enumerate(rates or (8.1, 15.5, 27.9, 31.2, 29.8))
+        for number, (name, rate) in enumerate(zip(names, known, strict=True))
     ]
-    return {"schema": "keepfed.tune/1", "search": "sweep", "host": HOST, "loaders": [], "sweep": {"values": values}}
+    fastest = names[max(range(len(known)), key=lambda number: known[number] or 0.0)]
+    choice = {"compared_by": "rate", "band": 0.05, "best": fastest, "fastest": fastest, "equal": [fastest], **more}
+    sweep = {"each_s": 60.0, "repeat": 1, **choice, "values": values}
+    return {"schema": "keepfed.tune/1", "search": "sweep", "host": HOST, "loaders": [], "sweep": sweep}

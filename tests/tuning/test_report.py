@@ -36,6 +36,8 @@ DOCUMENTS: dict[str, Any] = {
     "unsettled": documents.tuned({**documents.loader(), "settled": False, "after": documents.plan(4)}),
     "zero workers": documents.tuned({**documents.loader(), "before": documents.plan(0)}),
     "offline": documents.tuned(documents.loader("mydata:make"), search="offline"),
+    "equal": documents.swept(8.1, 15.5, 27.9, 31.2, 31.9, best="8", equal=["8", "16"]),
+    "unchosen": documents.swept(None, None, best=None, equal=[]),
     "nothing": {},
 }
 
@@ -248,16 +250,15 @@ def test_chinese_pages_are_chinese() -> None:
     [
         ("tuned", "5 workers instead of 1 worker: 4.55 times the batches per second"),
         ("unsettled", "Not settled after 36 s; best so far: 4 workers instead of 1 worker: 4.00 times"),
-        ("swept", "16 is the fastest of 4 values: 29.8 it/s, 3.68 times the rate of 0"),
+        ("swept", "8 is the fastest of 4 values: 29.8 it/s, 3.68 times the rate of 0"),
+        ("equal", "8: the cheapest of 2 values that are equally fast, 31.2 it/s, 3.85 times the rate of 0"),
+        ("unchosen", "None of the 2 values gave a rate"),
         ("offline", "5 workers: the best that was found, 25.0 batches/s"),
         ("nothing", "Nothing was measured"),
     ],
 )
 def test_the_first_sentence_says_what_was_found(name: str, said: str) -> None:
     document = DOCUMENTS[name]
-    if name == "swept":
-        document = documents.swept(8.1, 15.5, None, 29.8)
-        document["sweep"]["values"][3]["value"] = "16"
     heading = next(parsed(page(document, ABOUT)).iter("h1"))
     assert (heading.text or "").startswith(said)
 

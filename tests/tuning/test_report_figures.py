@@ -127,6 +127,17 @@ def test_an_exhaustive_search_is_a_curve_per_prefetch_factor() -> None:
     assert all(after - before >= 14 for before, after in pairwise(heights))
 
 
+def test_an_exhaustive_search_has_no_moves_but_a_reason() -> None:
+    """Its laps try every plan; what its document calls kept was the fastest so far."""
+    document = documents.exhaustive()
+    document["loaders"][0]["moves"] = [documents.move(workers, 1.0, kept=workers == 4) for workers in (1, 2, 3, 4)]
+    html = page(document, ABOUT)
+    names = [(found.get("id") or "").removeprefix("loader-1-") for found in parsed(html).iter("figure")]
+    assert names == ["throughput", "phases"]
+    assert "tried, not kept" not in html
+    assert "4 workers should feed the step" in html
+
+
 def test_an_old_document_shows_the_plans_of_its_moves() -> None:
     found = figure(documents.old(), "throughput")
     assert [row[:3] for row in cells(found)] == [
@@ -193,25 +204,40 @@ def test_a_bar_of_a_sweep_is_as_long_as_its_rate() -> None:
 
 
 def test_a_run_that_failed_has_no_bar_and_says_so() -> None:
+    """A run that was stopped by us has an exit code too."""
     found = figure(documents.swept(8.1, None, 27.9), "sweep")
     assert len(bars(found)) == 2
-    assert "no rate; exit code 1" in " ".join(found.itertext())
+    said = " ".join(found.itertext())
+    assert said.count("exit code 1") == 1
 
 
-def test_the_fastest_value_that_did_not_fail_is_the_one_that_stands_out() -> None:
-    document = documents.swept(8.1, 15.5, 27.9)
-    document["sweep"]["values"][2]["exit"] = 137
-    kinds = [one.get("class") for one in figure(document, "sweep").iter("rect")]
-    assert kinds == ["bar measured", "bar chosen", "bar measured"]
+def test_the_chosen_value_stands_out_and_not_the_luckiest() -> None:
+    """31.2 cannot be told from 31.9, and 8 workers are cheaper than 16."""
+    found = figure(documents.swept(8.1, 15.5, 27.9, 31.2, 31.9, best="8", equal=["8", "16"]), "sweep")
+    kinds = [one.get("class") for one in found.iter("rect")]
+    assert kinds == ["bar measured"] * 3 + ["bar chosen", "bar measured"]
+    said = " ".join(" ".join(found.itertext()).split())
+    assert "8 ≈ 31.2 it/s" in said
+    assert "differences below 5% mean nothing" in said
 
 
-def test_without_rates_the_bars_are_the_seconds() -> None:
-    document = documents.swept(None, None)
-    for value in document["sweep"]["values"]:
-        value["exit"] = 0
+def test_repeated_runs_show_how_far_they_lie_apart() -> None:
+    document = documents.swept(8.0, 16.0)
+    document["sweep"]["values"][1] |= {"runs": 3, "low": 15.0, "high": 17.0}
     found = figure(document, "sweep")
-    short, long = bars(found)
-    assert long / short == pytest.approx(31 / 30, rel=0.002)
+    (line,) = [one for one in found.iter("line") if one.get("class") == "line runs" and "%" in one.get("x1", "")]
+    assert percent(line.get("x1")) / bars(found)[1] == pytest.approx(15 / 16, rel=0.002)
+    assert percent(line.get("x2")) / bars(found)[1] == pytest.approx(17 / 16, rel=0.002)
+
+
+@pytest.mark.parametrize(("by", "key"), [("epoch", "epoch_s"), ("seconds", "seconds")])
+def test_where_values_are_compared_by_time_the_bars_are_times(by: str, key: str) -> None:
+    document = documents.swept(8.0, 16.0, compared_by=by)
+    for value, seconds in zip(document["sweep"]["values"], (60.0, 30.0), strict=True):
+        value |= {key: seconds, "batches_per_s": None}
+    found = figure(document, "sweep")
+    long, short = bars(found)
+    assert long / short == pytest.approx(2, rel=0.002)
     assert "a shorter bar is faster" in " ".join(found.itertext())
 
 

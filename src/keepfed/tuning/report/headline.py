@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from keepfed.text import say
 from keepfed.tuning.numbers import plan_text, rate, seconds_text, workers_text
-from keepfed.tuning.report.records import Document, Loader, Point, Trial
-from keepfed.tuning.report.sweep import fastest
+from keepfed.tuning.report.records import Document, Loader, Point, Sweep
+from keepfed.tuning.report.sweep import unit_text
 
 SAME_SPEED = 0.05
 """Rates that differ by less than this part are called equal, as in the terminal's table."""
@@ -13,8 +13,8 @@ SAME_SPEED = 0.05
 
 def headline(document: Document) -> str:
     """One sentence about the whole document."""
-    if document.trials:
-        return sweep_sentence(document.trials)
+    if document.sweep is not None:
+        return sweep_sentence(document.sweep)
     if document.loaders:
         return loader_sentence(document.loaders[0])
     return say("report.head_nothing")
@@ -55,20 +55,19 @@ def gain_text(before: Point, after: Point) -> str:
     return rate(gain) if abs(gain - 1) >= SAME_SPEED else ""
 
 
-def sweep_sentence(trials: tuple[Trial, ...]) -> str:
-    """Which value was the fastest, and by how much."""
-    best = fastest(trials)
-    if best is None or best.rate is None:
-        return say("report.head_sweep_nothing", count=len(trials))
-    slowest = min((trial for trial in trials if trial.rate), key=lambda trial: trial.rate or 0.0, default=best)
+def sweep_sentence(found: Sweep) -> str:
+    """Which value to take, and how much faster it is than the slowest."""
+    best, count = found.chosen, len(found.trials)
+    if best is None:
+        return say("report.head_sweep_nothing", count=count)
+    if not best.rate:
+        return say(
+            "report.head_sweep_seconds", value=best.value, count=count, seconds=seconds_text(best.seconds or 0.0)
+        )
+    told = [trial for trial in found.trials if trial.rate and not trial.failed]
+    slowest = min(told, key=lambda trial: trial.rate or 0.0, default=best)
+    facts = {"value": best.value, "rate": rate(best.rate), "unit": unit_text(best.unit), "count": count}
     if slowest is best or not slowest.rate:
-        return say("report.head_sweep_one", value=best.value, rate=rate(best.rate), unit=best.unit)
-    return say(
-        "report.head_sweep",
-        value=best.value,
-        count=len(trials),
-        rate=rate(best.rate),
-        unit=best.unit,
-        gain=rate(best.rate / slowest.rate),
-        slowest=slowest.value,
-    )
+        return say("report.head_sweep_one", **facts)
+    key = "report.head_sweep_equal" if len(found.equal) > 1 else "report.head_sweep"
+    return say(key, **facts, equal=len(found.equal), gain=rate(best.rate / slowest.rate), slowest=slowest.value)

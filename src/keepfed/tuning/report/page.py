@@ -63,7 +63,7 @@ def page(document: Mapping[str, Any], about: About) -> str:
         links=[f"#{anchor}" for anchor in anchors[: len(sections)]],
         sections=sections,
         left_out=say("report.left_out", count=left_out, total=len(known.loaders)) if left_out else "",
-        sweep=sweep(known.trials),
+        sweep=sweep(known.sweep) if known.sweep else None,
         host=machine(known.host),
     )
 
@@ -90,10 +90,10 @@ def _sections(document: Document, anchors: list[str]) -> tuple[list[str], int]:
     """The markup of as many loaders as there is room for, and how many are left out."""
     template = _environment().get_template("section.html.jinja")
     sections: list[str] = []
-    headed = len(document.loaders) == 1 and not document.trials
+    headed = len(document.loaders) == 1 and document.sweep is None
     room = _ROOM
     for loader, anchor in zip(document.loaders, anchors, strict=True):
-        made = template.render(section=section_of(loader, anchor, document.search, headed=headed))
+        made = template.render(section=section_of(loader, anchor, headed=headed))
         room -= len(made.encode())
         if room < 0:
             break

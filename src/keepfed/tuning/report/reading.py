@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any
 
 from keepfed.plan import Plan
-from keepfed.tuning.report.records import Document, Loader, Moment, Move, Phases, Point, Trial
+from keepfed.tuning.report.records import Document, Loader, Moment, Move, Phases, Point, Sweep, Trial
 
 LONGEST_TEXT = 2_000
 """Characters of one string that are shown; the document has the rest."""
@@ -26,7 +26,7 @@ _MOST_POINTS = 300
 """Plans that are drawn."""
 
 _LONGEST_VALUE = 120
-"""Characters of a value of a sweep, and of how its rate was found."""
+"""Characters of a value of a sweep."""
 
 _LONGEST_UNIT = 24
 """Characters of what it counts per second."""
@@ -100,17 +100,16 @@ def printable(text: str, longest: int = LONGEST_TEXT) -> str:
 def read_document(raw: Mapping[str, Any]) -> Document:
     """The records of a document. Never raises for what stands in it."""
     facts = Facts(raw)
-    sweep = facts.one("sweep")
-    loaders = [_loader(one) for one in facts.many("loaders")]
+    sweep = _sweep(facts.one("sweep"))
+    loaders = [_loader(one, walked=facts.text("search") != "exhaustive") for one in facts.many("loaders")]
     return Document(
-        search=facts.text("search") or ("sweep" if sweep else "online"),
         host=host.raw if (host := facts.one("host")) else {},
         loaders=tuple(sorted(loaders, key=lambda loader: -(loader.seconds or 0.0))),
-        trials=tuple(_trial(one) for one in sweep.many("values")) if sweep else (),
+        sweep=sweep,
     )
 
 
-def _loader(facts: Facts) -> Loader:
+def _loader(facts: Facts, *, walked: bool) -> Loader:
     before, after = (_point(one) if one else None for one in (facts.one("before"), facts.one("after")))
     moves = tuple(move for one in facts.many("moves") if (move := _move(one)))
     points = tuple(point for one in facts.many("points") if (point := _point(one)))
@@ -128,7 +127,8 @@ def _loader(facts: Facts) -> Loader:
         seconds=facts.amount("seconds"),
         points=_by_plan(points or _implied(before, after, moves)),
         timeline=_timeline(facts.many("timeline")),
-        moves=moves,
+        moves=moves if walked else (),
+        why=next((move.reason for move in reversed(moves) if move.kept and move.reason), ""),
         phases=_phases(facts.one("phases")),
         lifts=tuple(text for one in facts.many("what_if") if (text := one.text("text"))),
     )
@@ -203,19 +203,46 @@ def _phases(facts: Facts | None) -> Phases | None:
     return Phases(seconds, facts.amount("cpu_s"), _whole(facts, "batches"))
 
 
+def _sweep(facts: Facts | None) -> Sweep | None:
+    """Documents without a choice get the fastest value as one."""
+    trials = tuple(_trial(one) for one in facts.many("values")) if facts else ()
+    if facts is None or not trials:
+        return None
+    best = facts.text("best") if "best" in facts.raw else _fastest(trials)
+    listed = facts.raw.get("equal")
+    equal = tuple(_value(one) for one in listed) if isinstance(listed, list) else ()
+    by = facts.text("compared_by")
+    if by not in {"rate", "epoch", "seconds"}:
+        by = "rate" if any(trial.rate for trial in trials) else "seconds"
+    return Sweep(trials, printable(best, _LONGEST_VALUE), equal, by, facts.share("band"))
+
+
+def _fastest(trials: tuple[Trial, ...]) -> str:
+    told = [trial for trial in trials if trial.rate and not trial.failed]
+    return max(told, key=lambda trial: trial.rate or 0.0).value if told else ""
+
+
 def _trial(facts: Facts) -> Trial:
-    value, code = facts.raw.get("value"), facts.number("exit")
+    code, low, high = facts.number("exit"), facts.amount("low"), facts.amount("high")
     return Trial(
-        value=printable(str(value), _LONGEST_VALUE) if isinstance(value, str | int | float) else "?",
+        value=_value(facts.raw.get("value")),
+        how=printable(facts.text("how"), _LONGEST_VALUE),
+        exit_code=None if code is None else int(code),
         rate=facts.amount("batches_per_s"),
+        low=low if high is not None else None,
+        high=high if low is not None else None,
         unit=printable(facts.text("unit"), _LONGEST_UNIT),
+        epoch_s=facts.amount("epoch_s"),
         seconds=facts.amount("seconds"),
         cpu_s=facts.amount("cpu_s"),
+        cpu_s_per_batch=facts.amount("cpu_s_per_batch"),
         peak_pss_bytes=facts.amount("peak_pss_bytes"),
         gpu_busy=facts.share("gpu_busy"),
-        exit_code=None if code is None else int(code),
-        how=printable(facts.text("how"), _LONGEST_VALUE),
     )
+
+
+def _value(raw: object) -> str:
+    return printable(str(raw), _LONGEST_VALUE) if isinstance(raw, str | int | float) else "?"
 
 
 def _whole(facts: Facts, key: str) -> int | None:

@@ -138,7 +138,10 @@ class Loader:
     """The windows in order of time."""
 
     moves: tuple[Move, ...]
-    """The plans tried, in order."""
+    """The plans tried, in order; none for a search that measures all of them, where no plan led to the next."""
+
+    why: str
+    """Why the plan was chosen: the reason of the last move that was kept."""
 
     phases: Phases | None
     """Where a batch's time goes."""
@@ -160,22 +163,40 @@ class Loader:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One value of a sweep."""
+    """One value of a sweep; of several runs the medians."""
 
     value: str
     """The value that took the place of {}."""
 
+    how: str
+    """What became of it: "measured", "no-rate", "failed", "not-started", "interrupted"; empty where it is not said."""
+
+    exit_code: int | None
+    """Exit code; also of a run that was stopped when enough was known."""
+
     rate: float | None
-    """Iterations (or whatever `unit` says) per second; None if the run told none."""
+    """What is counted, per second; None if the run told none."""
+
+    low: float | None
+    """Rate of the slowest of several runs; None for a single one."""
+
+    high: float | None
+    """Rate of the fastest of them."""
 
     unit: str
-    """What is counted per second."""
+    """What is counted: "it"."""
+
+    epoch_s: float | None
+    """Seconds of an epoch."""
 
     seconds: float | None
-    """How long the run took."""
+    """How long the run took, or until it was stopped."""
 
     cpu_s: float | None
     """CPU seconds of all its processes."""
+
+    cpu_s_per_batch: float | None
+    """The same per iteration, in the steady part."""
 
     peak_pss_bytes: float | None
     """Most memory that its processes took together."""
@@ -183,19 +204,40 @@ class Trial:
     gpu_busy: float | None
     """Share of the time that the GPU was busy."""
 
-    exit_code: int | None
-    """Exit code; None if the run was ended by us or is not known."""
+    @property
+    def failed(self) -> bool:
+        """Whether there is no run of it to be compared."""
+        return self.how in {"failed", "not-started", "interrupted"} or (not self.how and bool(self.exit_code))
 
-    how: str
-    """How the rate was found, or how the run ended."""
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """All values of a sweep, and what was chosen."""
+
+    trials: tuple[Trial, ...]
+    """The values, in the order given."""
+
+    best: str
+    """The value to take; empty if there is none."""
+
+    equal: tuple[str, ...]
+    """The values that cannot be told from the fastest."""
+
+    compared_by: str
+    """"rate", "epoch" or "seconds"."""
+
+    band: float | None
+    """Relative difference below which values are equal."""
+
+    @property
+    def chosen(self) -> Trial | None:
+        """The trial of `best`."""
+        return next((trial for trial in self.trials if trial.value == self.best and not trial.failed), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """All of it."""
-
-    search: str
-    """"online", "exhaustive", "offline", "sweep", or whatever a later version says."""
 
     host: Mapping[str, Any]
     """The machine, as it stands in the document."""
@@ -203,5 +245,5 @@ class Document:
     loaders: tuple[Loader, ...]
     """The measured loaders, the one with the longest search first."""
 
-    trials: tuple[Trial, ...]
-    """The values of a sweep, in order."""
+    sweep: Sweep | None
+    """The values of a sweep; None for other searches."""

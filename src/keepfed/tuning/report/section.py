@@ -53,9 +53,9 @@ class Section:
     """The path in words."""
 
 
-def section_of(loader: Loader, anchor: str, search: str, *, headed: bool) -> Section:
+def section_of(loader: Loader, anchor: str, *, headed: bool) -> Section:
     """Everything about one loader; `headed`: the headline of the page has said its sentence."""
-    figures = (throughput(loader, search), timeline(loader), prediction(loader), phases(loader))
+    figures = (throughput(loader), timeline(loader), prediction(loader), phases(loader))
     return Section(
         anchor,
         loader.name,
@@ -70,10 +70,9 @@ def section_of(loader: Loader, anchor: str, search: str, *, headed: bool) -> Sec
 
 def _details(loader: Loader) -> tuple[tuple[str, str], ...]:
     limit = loader.reason or say(f"tune_report.limit_{loader.limited_by}")
-    kept = [move.reason for move in loader.moves if move.kept and move.reason]
     state = "tune_report.state_settled" if loader.settled else "tune_report.state_unsettled"
     known = {
-        "report.why": kept[-1] if kept else "",
+        "report.why": loader.why,
         "report.limit": limit if loader.settled else "",
         "report.search": "" if loader.seconds is None else say(state, seconds=seconds_text(loader.seconds)),
         "report.batch": "" if loader.batch_size is None else say("report.n_samples", count=loader.batch_size),

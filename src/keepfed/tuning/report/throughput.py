@@ -24,13 +24,13 @@ from keepfed.tuning.report.records import Loader, Point
 HEIGHT = 240.0
 
 
-def throughput(loader: Loader, search: str) -> Figure | None:
+def throughput(loader: Loader) -> Figure | None:
     """The figure; None where fewer than two plans were measured, which are no curve."""
     if len(loader.points) < 2:
         return None
     workers = [point.plan.num_workers for point in loader.points]
     across = around(min(workers), max(workers))
-    walked = is_walked(loader, search)
+    walked = is_walked(loader)
     panels = (_rates(loader, across, walked=walked), _waits(loader, across))
     return Figure(
         "throughput",

@@ -20,6 +20,9 @@ from keepfed.tuning.report.records import Loader, Moment, Move
 MOST_BINS = 160
 """Dots of a plot: more are a smear, and a page of many loaders has to stay small."""
 
+_MOST_MOMENTS = 60
+"""Vertical lines: more of them hide the dots."""
+
 _TALL, _LOW = 150.0, 84.0
 
 
@@ -150,7 +153,7 @@ def _timed(loader: Loader) -> list[tuple[int, Move, float]]:
 def _moments(loader: Loader, across: Axis, height: float, *, numbered: bool = False) -> list[Mark]:
     moves = _timed(loader)
     marks: list[Mark] = []
-    for number, move, at_s in moves:
+    for number, move, at_s in moves[:_MOST_MOMENTS]:
         x, kept = across.at(at_s), "moment" if move.kept else "moment-dropped"
         marks.append(Line(x, 0.0, x, height, kept, plan_text(move.point.plan)))
         if numbered and len(moves) <= MOST_STEPS:
