@@ -61,14 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench = Bench(args.effort, data_folder(args), results["costs"], partial(print, flush=True))
     wanted = jobs()
     for name in args.cells:
-        if name in results["records"]:
+        if "failed" not in results["records"].get(name, {"failed": "not yet"}):
             bench.say(f"{name}: measured before")
             continue
         results["records"][name] = recorded(name, wanted[name], bench)
         bench.say(line(results["records"][name]))
         if args.json is not None:  # after every one: a run of hours may be interrupted
             written_whole(args.json, json.dumps(results, indent=1) + "\n")
-    records = [results["records"][name] for name in args.cells]
+    records = list(results["records"].values())
     judged = args.effort.rounds > 1
     report = f"{headline(results)}\n\n{markdown(records, judged=judged)}"
     if args.markdown is not None:

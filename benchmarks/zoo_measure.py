@@ -91,6 +91,7 @@ class Bench:
         settings = {
             "step_s": step_s,
             "step_rounds": rounds,
+            "warm_s": kind.warm_s,
             "epoch_batches": max(100, round(EPOCH_S / batch_s)),
             "measure_s": self.effort.measure_s,
             "settle_s": self.effort.settle_s,

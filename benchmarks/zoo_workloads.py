@@ -259,6 +259,8 @@ class Workload:
     collate_fn: Callable[[Any], Any] | None = None
     memory_limit_bytes: int | None = None
     """What the program allows workers and batches together, whoever chooses their number."""
+    warm_s: float = 1.0
+    """Before a stretch begins; longer where a memory limit has to be noticed first."""
     prefetches: tuple[int, ...] = (2,)
     """Prefetch factors that the sweep tries; more than one where single samples are slow."""
 
@@ -273,7 +275,7 @@ WORKLOADS = {
         Workload("rows", Rows, 256),
         Workload("reads", Reads, 8, waits=True),
         Workload("tail", Tail, 8, waits=True, prefetches=(2, 8)),
-        Workload("memory", Large, 16, waits=True, memory_limit_bytes=600 * MIB),
+        Workload("memory", Large, 16, waits=True, memory_limit_bytes=600 * MIB, warm_s=4.0),
         Workload("free", Free, 8),
     )
 }
