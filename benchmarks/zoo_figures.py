@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, isnan, nan
 from statistics import median
 from typing import Any
 
@@ -34,8 +34,8 @@ def rate(run: Run) -> float:
 
 
 def cpu_per_batch_s(run: Run) -> float:
-    """CPU seconds of trainer and workers per batch."""
-    return float(run["cpu_s"] / run["batches"])
+    """CPU seconds of trainer and workers per batch; not a number where a plan changed while they were counted."""
+    return nan if run["cpu_s"] is None else float(run["cpu_s"] / run["batches"])
 
 
 def key(count: int, prefetch: int) -> str:
@@ -56,11 +56,13 @@ def cheapest_good(record: Record) -> str:
     return min(good, key=lambda plan: (median(_cpu_of(record, plan)), plan))
 
 
-def cpu_ratio(record: Record) -> Interval:
-    """CPU seconds per batch of ours over those of the cheapest good plan."""
+def cpu_ratio(record: Record) -> Interval | None:
+    """CPU seconds per batch of ours over those of the cheapest good plan; None where ours kept changing its plan."""
     cheapest = cheapest_good(record)
     rounds = [found for found in record["rounds"] if cheapest in found]
-    return median_interval([cpu_per_batch_s(found["auto"]) / cpu_per_batch_s(found[cheapest]) for found in rounds])
+    ratios = [cpu_per_batch_s(found["auto"]) / cpu_per_batch_s(found[cheapest]) for found in rounds]
+    known = [ratio for ratio in ratios if not isnan(ratio)]
+    return median_interval(known) if known else None
 
 
 def _cpu_of(record: Record, plan: str) -> list[float]:
@@ -110,10 +112,10 @@ def keeps(search: Run) -> bool:
 def lost_s(run: Run) -> float:
     """Seconds of training that a search took: its time, less what its batches take under the plan that it found.
 
-    Every batch of the search is one that the program trains on; those of a sweep are thrown away.
+    Endless if it did not settle. Every batch of the search is one that the program trains on; those of a sweep are thrown away.
     """
     search = run["search"]
-    return max(0.0, took_s(search) - float(search["batches"]) / rate(run))
+    return max(0.0, float(search["trained_s"]) - search["batches"] / rate(run)) if search["settled"] else inf
 
 
 def took_s(search: Run) -> float:

@@ -216,12 +216,12 @@ def auto(spec: Spec, records: Path) -> dict[str, Any]:
     began_s, numbers = time.time(), program.batches(loader)
     train_until_settled(program, numbers, records)
     search = search_in(records_in(records), began_s)
-    batches = program.delivered
+    trained = {"batches": program.delivered, "trained_s": time.time() - began_s}
     train_until_next_epoch(program, numbers, loader)
     found = measure(program, numbers, plan_of(loader).num_workers)
     plan = plan_of(loader)
     return found.found() | {
-        "search": asdict(search) | {"batches": batches},
+        "search": asdict(search) | trained,
         "plan": [plan.num_workers, plan.prefetch_factor],
         "memory_bytes": loader.stats().memory_bytes,
     }

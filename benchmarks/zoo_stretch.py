@@ -2,7 +2,7 @@
 
 A stretch is interrupted between two epochs: what it takes to begin one is another question. CPU seconds come from
 clock_gettime(2) of each process, exact to the nanosecond, where /proc/PID/stat counts hundredths; a process that has ended has
-none any more, so no plan may change within a stretch.
+none any more, so that those of a stretch in which a plan changed are unknown.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ class Stretch:
 
     batches: int = 0
     seconds: float = 0.0
-    cpu_s: float = 0.0
-    _from: tuple[int, float, float] | None = field(default=None, repr=False)
+    cpu_s: float | None = 0.0
+    """None: a process ended meanwhile."""
+    _from: tuple[int, float, dict[int, float]] | None = field(default=None, repr=False)
 
     def begin(self, batch: int) -> None:
         """From here on it counts."""
@@ -29,11 +30,17 @@ class Stretch:
 
     def end(self, batch: int) -> None:
         """Until here."""
-        if self._from is not None:
-            self.batches += batch - self._from[0]
-            self.seconds += time.perf_counter() - self._from[1]
-            self.cpu_s += tree_cpu_s() - self._from[2]
-            self._from = None
+        if self._from is None:
+            return
+        since, began_s, before = self._from
+        self.batches += batch - since
+        self.seconds += time.perf_counter() - began_s
+        after = tree_cpu_s()
+        if self.cpu_s is None or before.keys() - after.keys():
+            self.cpu_s = None
+        else:
+            self.cpu_s += sum(spent_s - before.get(pid, 0.0) for pid, spent_s in after.items())
+        self._from = None
 
     @property
     def begun(self) -> bool:
@@ -48,14 +55,14 @@ class Stretch:
         """Seconds measured by now."""
         return self.seconds + (0.0 if self._from is None else time.perf_counter() - self._from[1])
 
-    def found(self) -> dict[str, float]:
+    def found(self) -> dict[str, float | None]:
         """As it is written."""
         return {"batches": self.batches, "seconds": self.seconds, "cpu_s": self.cpu_s}
 
 
-def tree_cpu_s() -> float:
-    """CPU seconds of this process and of everything below it."""
-    return time.process_time() + sum(map(cpu_s_of, pids_below()))
+def tree_cpu_s() -> dict[int, float]:
+    """CPU seconds of this process and of everything below it, by pid."""
+    return {0: time.process_time()} | {pid: cpu_s_of(pid) for pid in pids_below()}
 
 
 def pids_below() -> list[int]:

@@ -75,7 +75,7 @@ CELL_HEAD = (
 
 def cell_row(record: Record) -> tuple[str, ...]:
     """One cell; plans are workers x prefetch."""
-    how = settling(record)
+    how, ratio = settling(record), cpu_ratio(record)
     return (
         record["name"],
         f"{record['step_s'] * 1e3:.2f}",
@@ -83,7 +83,7 @@ def cell_row(record: Record) -> tuple[str, ...]:
         " ".join(sorted({plan_text(found["auto"]["plan"]) for found in record["rounds"]})),
         with_interval(share_of(record, "auto")),
         *(f"{share_of(record, record['rivals'][name]).median:.2f} ({record['rivals'][name]})" for name in RIVALS),
-        f"{with_interval(cpu_ratio(record))} of {cheapest_good(record)}",
+        f"{'?' if ratio is None else with_interval(ratio)} of {cheapest_good(record)}",
         f"{how.seconds:.0f} s, {how.windows:g} windows, {how.batches:g} batches"
         + ("" if how.settled == how.searches else f" ({how.settled} of {how.searches})"),
         str(how.moves),

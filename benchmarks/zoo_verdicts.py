@@ -92,15 +92,15 @@ def _throughput(cells: Sequence[Record]) -> list[Bar]:
 
 
 def _cpu(cells: Sequence[Record]) -> Bar:
-    ratios = {record["name"]: cpu_ratio(record) for record in cells}
-    worst = max(ratios, key=lambda name: ratios[name].median)
-    middle = median(ratio.median for ratio in ratios.values())
-    over = sum(at_most(CPU_RATIO, ratio) is False for ratio in ratios.values())
-    return Bar(
-        f"CPU-seconds per sample ≤ {CPU_RATIO:g} × the cheapest good plan's",
-        f"median {middle:.2f}, worst {_text(ratios[worst])} ({worst}), above in {over} of {len(ratios)} cells",
-        all_of([at_most(CPU_RATIO, ratio) for ratio in ratios.values()]),
-    )
+    found = {record["name"]: cpu_ratio(record) for record in cells}
+    ratios = {name: ratio for name, ratio in found.items() if ratio is not None}
+    verdicts = [None if ratio is None else at_most(CPU_RATIO, ratio) for ratio in found.values()]
+    said = f"above in {verdicts.count(False)} of {len(found)} cells"
+    if ratios:
+        worst = max(ratios, key=lambda name: ratios[name].median)
+        middle = median(ratio.median for ratio in ratios.values())
+        said = f"median {middle:.2f}, worst {_text(ratios[worst])} ({worst}), {said}"
+    return Bar(f"CPU-seconds per sample ≤ {CPU_RATIO:g} × the cheapest good plan's", said, all_of(verdicts))
 
 
 def _settled(cells: Sequence[Record]) -> Bar:

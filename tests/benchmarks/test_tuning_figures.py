@@ -20,6 +20,7 @@ with pytest.MonkeyPatch.context() as patch:
     program: Any = import_module("zoo_program")
     rivals: Any = import_module("zoo_rivals")
     search: Any = import_module("zoo_search")
+    stretch: Any = import_module("zoo_stretch")
     table: Any = import_module("zoo_table")
     tuning: Any = import_module("tuning")
     verdicts: Any = import_module("zoo_verdicts")
@@ -37,14 +38,15 @@ def searched(seconds: float | None = 10.0, moves: int = 1, windows: int = 5) -> 
         "windows": windows,
         "moves": moves,
         "batches": 100,
+        "trained_s": seconds or 60.0,
         "predictions": [[110.0, 100.0]],
     }
 
 
 def cell(*rounds: dict[str, Any], **facts: Any) -> dict[str, Any]:
     """A record of a cell in which each round is {plan: run}, and ours has searched as usual."""
-    found = [{"auto": {"search": searched(), "plan": [2, 2]} | one.pop("auto"), **one} for one in rounds]
-    names = dict.fromkeys(table.RIVALS, "0x2")
+    found = [one | {"auto": {"search": searched(), "plan": [2, 2]} | one["auto"]} for one in rounds]
+    names = dict.fromkeys(table.RIVALS, "4x2")
     facts = {
         "kind": "cell",
         "name": "reads/step",
@@ -99,6 +101,20 @@ def test_a_search_is_in_time_by_the_clock_or_by_its_windows(found: dict[str, Any
     assert figures.keeps(found) is kept
 
 
+def test_a_search_that_never_settles_costs_without_end() -> None:
+    record = cell({"4x2": run(20), "auto": run(20) | {"search": searched(None)}})
+    assert figures.search_share(record) == float("inf")
+    assert "(0 of 1)" in table.markdown([record])
+
+
+def test_cpu_seconds_of_a_plan_that_kept_changing_are_unknown_and_not_judged() -> None:
+    record = cell({"4x2": run(20), "auto": run(20) | {"cpu_s": None}})
+    assert figures.cpu_ratio(record) is None
+    (bar,) = [bar for bar in verdicts.bars([record], [], []) if "CPU" in bar.promise]
+    assert bar.met is None
+    assert "? of 4x2" in table.markdown([record])
+
+
 def test_predictions_are_judged_by_their_relative_error() -> None:
     assert figures.prediction_errors([cell({"4x2": run(1), "auto": run(1)})]) == pytest.approx([0.1])
     assert [figures.percentile(list(range(10)), share) for share in (0.5, 0.9, 1.0)] == [5, 9, 9]
@@ -133,7 +149,8 @@ def test_a_promise_is_met_or_missed_by_the_whole_interval(shares: list[float], m
 
 
 def test_every_promise_has_its_verdict_and_a_single_round_has_none() -> None:
-    records = [cell({"4x2": run(100), "0x2": run(90), "auto": run(80)}, {"4x2": run(100), "auto": run(80)})]
+    rounds = {"4x2": run(100), "0x2": run(90), "auto": run(80)}, {"4x2": run(100), "auto": run(80)}
+    records = [cell(*rounds, rivals=dict.fromkeys(table.RIVALS, "0x2"))]
     changed = {"kind": "change", "name": "c", "oracle": "4x2", "bucket_s": 0.1}
     follow = {"counts": [10] * 400, "windows_at_s": [], "moves": 1}
     changed["rounds"] = [{"before": run(100), "after": run(100), "follow": follow}]
@@ -301,6 +318,19 @@ def test_a_real_program_searches_and_is_measured(tmp_path: Path) -> None:
     assert found["batches"] >= program.FEWEST_BATCHES
     assert found["cpu_s"] > 0
     assert (found["search"]["settled"], found["plan"][1]) == (False, 2)
+
+
+def test_cpu_seconds_of_a_stretch_in_which_a_process_ended_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    spent = [{0: 1.0, 7: 5.0}, {0: 2.0, 7: 6.5, 8: 0.5}, {0: 2.0, 7: 7.0}, {0: 3.0}]
+    monkeypatch.setattr(stretch, "tree_cpu_s", lambda: spent.pop(0))
+    found = stretch.Stretch()
+    found.begin(10)
+    found.end(30)
+    assert (found.batches, found.cpu_s) == (20, 3.0)
+    found.begin(3)
+    assert (found.begun, found.batches_by(5)) == (True, 22)
+    found.end(5)
+    assert (found.begun, found.cpu_s) == (False, None)
 
 
 def test_a_program_that_fails_or_hangs_brings_no_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
