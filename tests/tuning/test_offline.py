@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,9 @@ from keepfed.errors import UnreachableError, UsageError
 from keepfed.loader import pilot, seam
 from keepfed.plan import Plan
 from keepfed.policy.window import WindowBuilder
+from keepfed.tuning import offline_program as program
+from keepfed.tuning import offline_trial
+from keepfed.tuning.offline_trial import Trial
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -99,3 +105,48 @@ def test_two_steps_and_no_time_are_refused() -> None:
         keepfed.tune(Waiting(), max_seconds=0)
     with pytest.raises(UsageError, match="expected a dataset, got float"):
         keepfed.tune(1.5)
+
+
+MODULE = """
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+class Numbers(Dataset):
+    def __len__(self):
+        return 64
+    def __getitem__(self, index):
+        return torch.tensor(index)
+
+def make_loader():
+    return DataLoader(Numbers(), batch_size=4)
+"""
+
+
+def test_a_trial_measures_the_plan_it_was_given_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mydata.py").write_text(MODULE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(offline_trial, "MEASURED_S", 0.3)
+    seen: list[int] = []
+    asked = program.options().parse_args(["mydata:make_loader", "--step-ms", "2"])
+    monkeypatch.setattr(program, "step_of", lambda _asked: lambda batch: seen.append(len(batch)))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    facts = offline_trial.measured(asked, Trial(2, 4, "persistent_workers"))
+    keepfed.uninstall()
+    sys.modules.pop("mydata")
+    assert facts.batches_per_s > 0
+    assert 0 < facts.start_s < 20
+    assert facts.epoch_batches == 16
+    assert facts.persistent
+    assert facts.worker_threads >= 1
+    assert set(seen) == {4}
+
+
+def test_a_trial_that_fails_says_its_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('torch is broken')", encoding="utf-8")
+    source = Path(keepfed.__file__).parents[1]
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{source}")
+    with pytest.raises(UnreachableError, match="exit code 1: ImportError: torch is broken"):
+        offline_trial.run(["mydata:make", "--lang", "en"], Trial(1, 2))

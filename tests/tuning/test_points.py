@@ -45,6 +45,14 @@ def test_one_window_has_no_interval() -> None:
     assert (one.low, one.high) == (None, None)
 
 
+def test_two_windows_borrow_the_scatter_of_the_other_plans() -> None:
+    rates = {1: (10.0, 10.2, 9.8), 2: (20.0, 20.4, 19.6), 4: (40.0, 40.8)}
+    found = points(timed(*(recorded.window(n, rate) for n, own in rates.items() for rate in (own[0], *own))), {})
+    widths = [(one.high or 0) / one.measured.batches_per_s - 1 for one in found]
+    assert all(0.01 < width < 0.04 for width in widths)
+    assert widths[2] > widths[1]
+
+
 @given(st.lists(st.floats(0.1, 1000.0), min_size=2, max_size=40))
 def test_an_interval_holds_its_mean_and_is_as_wide_as_the_scatter(rates: list[float]) -> None:
     mean = sum(rates) / len(rates)

@@ -53,14 +53,30 @@ def points(windows: Sequence[Timed], predicted: Mapping[Plan, float]) -> tuple[P
         first, *rest = stay
         after_change.setdefault(plan, []).append(first)
         whole.setdefault(plan, []).extend(rest if at else [first, *rest])  # nothing was changed before the very first
-    order = sorted(whole, key=lambda plan: (plan.num_workers, plan.prefetch_factor))
-    return tuple(_point(plan, whole[plan] or after_change[plan], predicted.get(plan, 0.0)) for plan in order)
+    counted = {plan: whole[plan] or after_change[plan] for plan in sorted(whole)}
+    scatter = _pooled([_rates(own) for own in counted.values()])
+    return tuple(_point(plan, own, predicted.get(plan, 0.0), scatter) for plan, own in counted.items())
 
 
-def _point(plan: Plan, windows: Sequence[Window], predicted: float) -> Point:
+def _rates(windows: Sequence[Window]) -> list[float]:
+    return [one.batches / one.elapsed_s for one in windows]
+
+
+def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """Relative scatter of single windows around their plan's mean, over all plans, and its degrees of freedom.
+
+    Two windows alone say next to nothing about their scatter: the interval would be nine times as wide as it.
+    """
+    squares = sum((rate * len(rates) / sum(rates) - 1) ** 2 for rates in groups if any(rates) for rate in rates)
+    freedom = sum(len(rates) - 1 for rates in groups)
+    return sqrt(squares / freedom) if freedom else 0.0, freedom
+
+
+def _point(plan: Plan, windows: Sequence[Window], predicted: float, scatter: tuple[float, int]) -> Point:
     batches, seconds = sum(one.batches for one in windows), sum(one.elapsed_s for one in windows)
     rate = batches / seconds
-    low, high = interval([one.batches / one.elapsed_s for one in windows], rate)
+    half = _student(scatter[1]) * scatter[0] * rate / sqrt(len(windows))
+    low, high = (max(0.0, rate - half), rate + half) if len(windows) > 1 else (None, None)
     return Point(
         measured=Measured(plan, rate, share(sum(one.wait_s for one in windows) / seconds)),
         low=low,
@@ -74,9 +90,12 @@ def _point(plan: Plan, windows: Sequence[Window], predicted: float) -> Point:
 
 
 def interval(rates: Sequence[float], mean: float) -> tuple[float | None, float | None]:
-    """95 % interval of `mean` from the scatter of the windows that it was taken from; None, None for a single one."""
+    """95 % interval of `mean` from the scatter of the rates that it was taken from; None, None for a single one."""
     if len(rates) < 2:
         return None, None
-    freedom = len(rates) - 1
-    half = (_STUDENT[freedom - 1] if freedom <= len(_STUDENT) else 2.0) * stdev(rates) / sqrt(len(rates))
+    half = _student(len(rates) - 1) * stdev(rates) / sqrt(len(rates))
     return max(0.0, mean - half), mean + half
+
+
+def _student(freedom: int) -> float:
+    return _STUDENT[freedom - 1] if 0 < freedom <= len(_STUDENT) else 2.0

@@ -50,6 +50,7 @@ def tune(
     step: Annotated[str, typer.Option(metavar="FUNCTION", help=say("offline.help_step"))] = "",
     batch_size: Annotated[int | None, typer.Option(metavar="N", help=say("offline.help_batch_size"))] = None,
     collate: Annotated[str, typer.Option(metavar="FUNCTION", help=say("offline.help_collate"))] = "",
+    offers: Annotated[bool, typer.Option("--offers", help=say("offline.help_offers"))] = False,
     sweep: Annotated[str | None, typer.Option(metavar="VALUES", help=say("sweep.help_sweep"))] = None,
     metric: Annotated[str | None, typer.Option(metavar="REGEX", help=say("sweep.help_metric"))] = None,
     each: Annotated[float | None, typer.Option(metavar="SECONDS", help=say("sweep.help_each"))] = None,
@@ -74,13 +75,14 @@ def tune(
             "--step": bool(step),
             "--batch-size": batch_size is not None,
             "--collate": bool(collate),
+            "--offers": offers,
         }
         request = check_sweep(asked, command, foreign, None if max_seconds == DEFAULT_MAX_SECONDS else max_seconds)
         files = (Path(json_file) if json_file else None, Path(report_file) if report_file else None)
         return Sweeping(request, *files, terminal.console()).run()
     if history:
         return show_history(folder, command, Path(json_file) if json_file else None)
-    spec, bench = str(ctx.meta.get(SPEC, "")), Bench(step_ms, step, batch_size, collate)
+    spec, bench = str(ctx.meta.get(SPEC, "")), Bench(step_ms, step, batch_size, collate, offers)
     check_bench(bench, spec, [word for word in command if word != spec], goes_on=then is Then.CONTINUE)
     if not command:
         raise UsageError(say("tune_report.command_missing"), next_step=say("tune_report.command_missing_next"))

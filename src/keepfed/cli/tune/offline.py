@@ -8,19 +8,23 @@ and without a step the numbers are the loader's own maximum, which no training s
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rich.console import Group
 from rich.text import Text
 
 from keepfed.cli.tune.advice import by_hand, typed
+from keepfed.cli.tune.fresh import finals_table, offers_table
 from keepfed.cli.tune.program import Tuning
 from keepfed.cli.tune.terminal import line, shell_line, show
-from keepfed.errors import UsageError
+from keepfed.errors import UnreachableError, UsageError
 from keepfed.events import Event, LoaderSeen
 from keepfed.text import language, say
 from keepfed.tuning.numbers import seconds_text
+from keepfed.tuning.offline_finals import Final, finalists, run_finals, winner
+from keepfed.tuning.offline_offers import Offer, try_changes
 from keepfed.tuning.results import LoaderResult
 from keepfed.tuning.session import Ending, Outcome
 
@@ -42,6 +46,9 @@ class Bench:
 
     collate: str
     """The collate function; empty for torch's."""
+
+    offers: bool = False
+    """Whether other settings are tried as well, once the plan is known."""
 
     def words(self) -> list[str]:
         """These options as they were given."""
@@ -67,8 +74,8 @@ class Bench:
 def check_bench(bench: Bench, spec: str, rest: Sequence[str], *, goes_on: bool) -> None:
     """Refuse what cannot be meant. Raises UsageError."""
     if not spec:
-        if bench.words():
-            message = say("offline.only_for_spec", option=bench.words()[0])
+        if bench.words() or bench.offers:
+            message = say("offline.only_for_spec", option=[*bench.words(), "--offers"][0])
             raise UsageError(message, next_step=say("offline.only_for_spec_next"))
         return
     if rest:
@@ -88,11 +95,71 @@ class SpecTuning(Tuning):
     bench: Bench = field(kw_only=True)
     ours: bool = False
     """Whether the loader is built by us, around a dataset of the user's."""
+    finals: tuple[Final, ...] = ()
+    """The best plans in fresh processes."""
+    offers: tuple[Offer, ...] = ()
+    """What else was tried."""
 
     def argv(self) -> list[str]:
         """The program that is started."""
-        spec, *_ = self.request.command
-        return [sys.executable, "-m", PROGRAM, spec, *self.bench.words(), "--lang", language()]
+        return [sys.executable, "-m", PROGRAM, *self._words()]
+
+    def _words(self) -> list[str]:
+        return [self.request.command[0], *self.bench.words(), "--lang", language()]
+
+    def conclude(self, results: tuple[LoaderResult, ...], code: int) -> None:
+        """As for any program, after fresh processes have had the last word."""
+        if len(results) == 1 and results[0].settled:
+            results = (self._in_fresh_processes(results[0]),)
+        Tuning.conclude(self, results, code)
+
+    def _in_fresh_processes(self, result: LoaderResult) -> LoaderResult:
+        """The result with the plan that won there. What fails, or is interrupted, leaves it as it is."""
+
+        def tell(text: str) -> None:
+            line(self.out, text)
+
+        try:
+            if self.request.search == "exhaustive" and len(result.points) > 1:
+                result = self._final(result, tell)
+            if self.bench.offers and result.after is not None:
+                self.offers = try_changes(self._words(), result.after.plan, self.host.cores.value or 1.0, tell)
+                if not self.offers:
+                    tell(say("offline.nothing_to_offer"))
+        except UnreachableError as error:
+            tell(str(error))
+        except KeyboardInterrupt:
+            tell(say("offline.finals_interrupted"))
+        return result
+
+    def _final(self, result: LoaderResult, tell: Callable[[str], None]) -> LoaderResult:
+        assert result.after is not None
+        chosen = result.after.plan
+        self.finals = run_finals(self._words(), finalists(result.points, chosen), chosen, tell)
+        won = winner(self.finals).plan
+        point = next((point for point in result.points if point.measured.plan == won), None)
+        if won == chosen or point is None:
+            return result
+        return replace(result, after=point.measured, memory_bytes=point.memory_bytes)
+
+    def document(self, results: tuple[LoaderResult, ...]) -> dict[str, Any]:
+        """With what fresh processes have said."""
+        found = Tuning.document(self, results)
+        for loader in found["loaders"]:
+            if self.finals:
+                loader["finals"] = [final.to_json() for final in self.finals]
+            if self.bench.offers:
+                loader["offers"] = [offer.to_json() for offer in self.offers]
+        return found
+
+    def show(self, results: tuple[LoaderResult, ...]) -> None:
+        """The table, and below it what fresh processes have said."""
+        Tuning.show(self, results)
+        if self.finals:
+            chosen = results[0].after.plan if results[0].after is not None else None
+            show(self.out, finals_table(self.finals, chosen))
+        if self.offers:
+            show(self.out, offers_table(self.offers))
 
     def search_name(self) -> str:
         """What the JSON document calls this search."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -139,7 +140,7 @@ class Tuning:
         why = {Ending.TIME_UP: "time_up_", Ending.HOPELESS: "hopeless_"}.get(ending, "")
         line(self.out, say(f"tune_report.{why}{what}", limit=seconds_text(self.request.max_seconds)))
         if self.request.goes_on and verdict_code(results) != 3:
-            self._conclude(results, verdict_code(results))
+            self.conclude(results, verdict_code(results))
 
     # ------------------------------------------------------------------------------------------------------ the end
 
@@ -154,7 +155,7 @@ class Tuning:
         elif not measured:
             line(self.out, say("tune_report.nothing_measured", reason=unarmed or self._why_nothing(outcome)))
         elif self.concluded != _settled(results):
-            self._conclude(results, code)
+            self.conclude(results, code)
         return 2 if self.plan_failed and code in {0, 4} else code
 
     def _finish_interrupted(self, results: tuple[LoaderResult, ...], *, measured: bool) -> None:
@@ -163,7 +164,7 @@ class Tuning:
         key = "tune_report.interrupted" if measured else "tune_report.interrupted_nothing"
         line(self.out, say(key))
         if measured:
-            show(self.out, report(results, curve=self.request.search == "exhaustive", start=self.start_name()))
+            self.show(results)
             self.keep_json(results)
             self.keep_report(results)
 
@@ -190,11 +191,11 @@ class Tuning:
             return say("tune_report.list").join(sentences)
         return say("tune_report.no_loader")
 
-    def _conclude(self, results: tuple[LoaderResult, ...], code: int) -> None:
+    def conclude(self, results: tuple[LoaderResult, ...], code: int) -> None:
         """Table, plan file, JSON, history, what to do."""
         request, first = self.request, self.concluded is None
         self.concluded = _settled(results)
-        show(self.out, report(results, curve=self.request.search == "exhaustive", start=self.start_name()))
+        self.show(results)
         self.keep_json(results)
         if first:
             self._keep_history(results, code)
@@ -206,6 +207,10 @@ class Tuning:
         if unsettled and code == 4:
             show(self.out, "")
             self.say_unsettled(", ".join(unsettled), plan_name)
+
+    def show(self, results: tuple[LoaderResult, ...]) -> None:
+        """The table."""
+        show(self.out, report(results, curve=self.request.search == "exhaustive", start=self.start_name()))
 
     def how_to_use(self, _results: tuple[LoaderResult, ...], planned: bool, /) -> str:
         """The command that trains with the plan file, for the top of the page; empty where there is none."""
@@ -241,18 +246,22 @@ class Tuning:
             self.plan_failed = True
         return not self.plan_failed
 
+    def document(self, results: tuple[LoaderResult, ...]) -> dict[str, Any]:
+        """What goes into the JSON file and the report."""
+        return document(results, self.host.to_json(), search=self.search_name())
+
     def keep_json(self, results: tuple[LoaderResult, ...]) -> None:
         """Write the JSON document, if one was asked for."""
         file = self.request.json_file
         if file is not None:
             try:
-                write_json(file, document(results, self.host.to_json(), search=self.search_name()))
+                write_json(file, self.document(results))
             except OSError as error:
                 line(self.out, say("tune_report.json_failed", file=file, reason=error.strerror or error))
 
     def keep_report(self, results: tuple[LoaderResult, ...], use: str = "") -> None:
         """Write the page, if one was asked for."""
-        found = document(results, self.host.to_json(), search=self.search_name())
+        found = self.document(results)
         keep_report(self.out, self.request.report_file, found, self.measured_command(), use)
 
     def _keep_history(self, results: tuple[LoaderResult, ...], code: int) -> None:
