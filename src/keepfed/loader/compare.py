@@ -54,3 +54,38 @@ def _bytes(tensor: torch.Tensor) -> bytes:
     tensor = tensor if tensor.layout is torch.strided else tensor.to_dense()
     flat = tensor.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def first_in_common(one: Any, other: Any, path: str = "batch") -> str | None:
+    """What two batches, both alive, have in common that could be changed; None when each is all its own.
+
+    Batches that were made one after the other from the same samples share memory when the dataset hands out its own.
+    """
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return path if _address(one) and _address(one) == _address(other) else None
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return path if np.may_share_memory(one, other) else None
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        inner = _first_in_common((f"{path}[{key!r}]", one[key], other[key]) for key in one if key in other)
+        return path if one is other else inner
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        inner = _first_in_common(
+            (f"{path}[{number}]", *pair) for number, pair in enumerate(zip(one, other, strict=False))
+        )
+        return path if one is other and isinstance(one, list) else inner
+    if isinstance(one, _NEVER_CHANGED):
+        return None
+    inner = first_in_common(vars(one), vars(other), f"{path}.__dict__") if hasattr(one, "__dict__") else None
+    return path if one is other else inner
+
+
+_NEVER_CHANGED = (int, float, complex, str, bytes, bool, type(None), type, range, frozenset, np.generic, torch.dtype)
+
+
+def _first_in_common(pairs: Any) -> str | None:
+    return next((found for name, left, right in pairs if (found := first_in_common(left, right, name))), None)
+
+
+def _address(tensor: torch.Tensor) -> int:
+    """Where the storage lies; 0 for an empty one, and for layouts without."""
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else 0

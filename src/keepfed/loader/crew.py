@@ -31,6 +31,7 @@ from keepfed.loader.delivery import Delivery
 from keepfed.loader.descriptors import make_sure_of
 from keepfed.loader.draws import batch_seed
 from keepfed.loader.handle import Worker
+from keepfed.loader.home import Home
 from keepfed.loader.intake import Intake
 from keepfed.loader.listener import Listener
 from keepfed.loader.memory import MemoryWatch
@@ -69,6 +70,8 @@ class Crew:
         self._base_seed: int = loop_arguments["base_seed"]
         self._dataset: object = loop_arguments["dataset"]
         self._order = Order(terms.fixed)
+        self.home: Home | None = None
+        """Who makes batches in this process while the plan has no workers."""
         self._in_hand: tuple[Task, Any] | None = None
         self._states: dict[int, Any] = {}
         self.last_out: tuple[int, Any] = (-1, None)
@@ -89,6 +92,7 @@ class Crew:
             holes=requests.on_error == "skip",
             full_batches=terms.full_batches,
             pinned=shelf.pinning is not None,
+            traced=terms.traced,
             rows=rows,
         )
         pool = Pool(_zygote_for(job, terms.method))
@@ -122,15 +126,25 @@ class Crew:
 
     # ---- epochs -----------------------------------------------------------------------------------------------------
 
-    def begin_epoch(self, indices: Iterator[Any], shared_seed: int | None, base_seed: int | None = None) -> None:
+    def begin_epoch(
+        self,
+        indices: Iterator[Any],
+        shared_seed: int | None,
+        base_seed: int | None = None,
+        *,
+        plan: Plan | None = None,
+        seed_epoch: int | None = None,
+    ) -> None:
         """Read `indices` ahead and send the first tasks. Tasks of an epoch that was left are not waited for.
 
         In fixed mode workers still make them, since torch's do and their random streams move with every batch; in shared
-        mode they are dropped.
+        mode they are dropped. `plan`: another one from here on, raises as `change_plan`; `seed_epoch`: the number of this
+        epoch in the seeds of its batches, where a crew stands for one that is made anew for each.
         """
         if self.terms.fixed and self._epoch >= 0:
             self._tell_the_rest()
         self._epoch += 1
+        self._seed_epoch = self._epoch if seed_epoch is None else seed_epoch
         if base_seed is not None:
             self._base_seed = base_seed
         if self._epoch:
@@ -147,6 +161,8 @@ class Crew:
         workers = self.roster.taking_tasks()
         self._order = Order(self.terms.fixed, self.terms.in_order, self.plan.prefetch_factor, workers)
         self._order.at_most = self.memory.at_most
+        if plan is not None:
+            self._follow(plan)
         self._indices = ReadAhead(indices)
         self._states.clear()
         self.tally.plan = self.plan
@@ -206,6 +222,8 @@ class Crew:
             # From here on the batch comes out of the next next(), should this one be interrupted.
             self._in_hand = task, self._decoded(task)
         task, batch = self._in_hand
+        if self.home is not None and self.home.proving:
+            self.home.compare((self._epoch, task.number), task.index, self._seed(task), batch)
         self.last_out = task.number, task.index
         self._order.take(task)
         self._dispatch()
@@ -257,7 +275,8 @@ class Crew:
         while self._order.tasks:
             task = self._order.next_ready()
             if task is None:
-                self._wait()
+                if not self._made_here():
+                    self._wait()
             elif task.ends:
                 self._through(task)
             elif task.result[0].kind == EMPTY.kind:
@@ -265,6 +284,19 @@ class Crew:
             else:
                 return task
         return None
+
+    def _made_here(self) -> bool:
+        """Whether a batch could be made in this process: where there are no workers to do it, one is."""
+        task = self._order.nobodys() if self.home is not None and self.plan.num_workers == 0 else None
+        if self.home is None or task is None:
+            return False
+        made = self.home.make_and_look(task.index, self._seed(task))
+        self._order.made_here(task, (made, None), made.skipped)
+        self._intake.made_here(made.seconds, made.cpu_s)
+        if self._workers():  # those that are on their way out
+            self.roster.pool().hear(0)
+            self._intake.take_in(self._order, self._epoch)
+        return True
 
     def _through(self, end: Task) -> None:
         """A worker's iterable dataset has no more. As torch: one index is drawn, for one of the other workers."""
@@ -360,7 +392,10 @@ class Crew:
         """What the worker shall draw from: its own stream (None), a seed, or given states."""
         if self.terms.fixed:
             return None
-        return self._states.get(task.number) or batch_seed(self._base_seed, self._epoch, task.number)
+        return self._states.get(task.number) or self._seed(task)
+
+    def _seed(self, task: Task) -> int:
+        return batch_seed(self._base_seed, self._seed_epoch, task.number)
 
     def _workers(self) -> dict[int, Worker]:
         return self.roster.pool().workers
@@ -374,12 +409,23 @@ class Crew:
         """
         if self.terms.fixed:
             raise LoaderError(say("loader.fixed_count"))
-        if not 1 <= plan.num_workers <= self.terms.max_workers:
-            raise ValueError(f"num_workers={plan.num_workers}: expected 1 to {self.terms.max_workers}")
+        fewest = 1 if self.home is None else 0
+        if not fewest <= plan.num_workers <= self.terms.max_workers:
+            raise ValueError(f"num_workers={plan.num_workers}: expected {fewest} to {self.terms.max_workers}")
+        self._follow(plan)
+        self._dispatch()
+
+    def _follow(self, plan: Plan) -> None:
         self.memory.follow(plan, self._order)
         self.plan = self.tally.plan = plan
         self._order.prefetch = plan.prefetch_factor
-        self._dispatch()
+
+    def dismiss(self) -> None:
+        """Let all workers go, whatever they have in hand; the zygote stays, for the workers of the next epoch."""
+        if self.shut_down.alive:
+            for worker_id in self._order.workers:
+                self._order.workers[worker_id] = False
+            self.roster.retire_all(self._order)
 
     def active_workers(self) -> list[int]:
         """Ids of the workers that take tasks."""

@@ -18,6 +18,7 @@ from keepfed.loader import torch_seam
 from keepfed.loader.budget import Account
 from keepfed.loader.codec import Encoded
 from keepfed.loader.decode import decode, ordinary, pinned
+from keepfed.loader.home import Made
 from keepfed.loader.lease import LeaseBook
 from keepfed.loader.mover import Gpu, Mover, Moving
 from keepfed.loader.pinned import Pinning
@@ -76,7 +77,7 @@ class Delivery:
         except Exception:
             self._ahead.pop(task.number, None)
 
-    def _moving(self, encoded: Encoded, book: LeaseBook) -> Moving:
+    def _moving(self, encoded: Encoded | Made, book: LeaseBook) -> Moving:
         assert self._mover is not None
         moving = self._mover.start(self._decoded(encoded, book))
         if encoded.kind != "pickle":  # plain tensors only: the program will never see the host's memory
@@ -84,7 +85,9 @@ class Delivery:
                 book.covered(use[:2], self._mover.mark(moving))
         return moving
 
-    def _decoded(self, encoded: Encoded, book: LeaseBook) -> Any:
+    def _decoded(self, encoded: Encoded | Made, book: LeaseBook) -> Any:
+        if isinstance(encoded, Made):
+            return encoded.batch
         _slow_down(encoded, book)
         copy_all = self._terms.copy_all or book.taken_bytes() > self._account.held_bytes
         if self._mover is not None and book.region.pins is None:

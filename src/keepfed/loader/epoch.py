@@ -74,8 +74,16 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         self._again = (terms, tally, shelf, listener)
         if terms.persistent:
             start_anew_in_children(loader)
-        self._crew = Crew(terms, loop_arguments(self, terms), tally, shelf, listener)
+        self._crew = self._crew_for(loader, terms, tally, shelf, listener)
         self._reset(loader, first_iter=True)
+
+    def _crew_for(self, loader: Any, terms: Terms, tally: Tally, shelf: Shelf, listener: Listener | None) -> Crew:
+        del loader
+        return Crew(terms, loop_arguments(self, terms), tally, shelf, listener)
+
+    def _begin(self, loader: Any) -> None:
+        del loader
+        self._crew.begin_epoch(self._sampler_iter, self._shared_seed)
 
     @property
     def _workers(self) -> list[Worker]:
@@ -95,7 +103,7 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         self._crew.tally.begin_epoch(time.perf_counter())
         if self._crew.listener is not None:
             self._crew.listener.epoch_started()
-        self._crew.begin_epoch(self._sampler_iter, self._shared_seed)
+        self._begin(loader)
 
     def __next__(self) -> Any:
         """The next batch."""

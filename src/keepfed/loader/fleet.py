@@ -18,6 +18,8 @@ from keepfed.loader import torch_seam
 from keepfed.loader.fallback import tell_once, why_torch
 from keepfed.loader.fixed import adopt_tally, fixed_iterator, left_to_torch
 from keepfed.loader.held import why_held
+from keepfed.loader.home import why_not_home
+from keepfed.loader.homing import HomingIter
 from keepfed.loader.identity import identify
 from keepfed.loader.pilot import Pilot, iterator_with
 from keepfed.loader.readahead import raised_by_sampler
@@ -85,12 +87,18 @@ class Fleet:
                 asked,
                 self._session,
                 held=held,
+                may_go_home=not (held or why_not_home(loader)),
                 memory_limit_bytes=requests_of(loader).memory_limit_bytes,
             )
             if not self._session.reports:  # with a run folder the launcher says it
                 self._say_what_changes(loader, asked, held)
         adopt_tally(loader, pilot.tally)
-        return ZeroIter(loader, pilot) if asked.num_workers == 0 else iterator_with(pilot, loader)
+        if asked.num_workers == 0:
+            return ZeroIter(loader, pilot)
+        if held or (reason := why_not_home(loader)):
+            pilot.leave_home(held or reason)
+            return iterator_with(pilot, loader)
+        return HomingIter(loader, pilot)
 
     def _say_what_changes(self, loader: Any, asked: Plan, held: str) -> None:
         if held:

@@ -37,6 +37,13 @@ class Intake:
                 self._releases.gone(worker.id)
                 self._roster.ended(worker, order, epoch)
 
+    def made_here(self, seconds: float, cpu_s: float) -> None:
+        """The training process itself made a batch."""
+        self._tally.made += 1
+        self._tally.made_s += seconds
+        if self.listener is not None:
+            self.listener.made(-1, seconds, cpu_s, 0)
+
     def _heard(self, order: Order, epoch: int, worker: Worker, kind: str, *rest: Any) -> None:
         if kind == "dry":
             self._releases.dry(worker.id)
@@ -46,6 +53,8 @@ class Intake:
             self._result(order, epoch, worker, *rest)
         elif kind == "leaving":
             (worker.last_words,) = rest
+        elif kind == "traces":
+            (self._tally.traces,) = rest
         elif rest[0] == epoch:
             order.ended(rest[1], worker.id, worker.serial)
 

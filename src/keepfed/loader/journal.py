@@ -101,6 +101,10 @@ class Journal:
         self._note(plan, reason)
         self._standing = Reason("loader.why_held", _counts(plan))
 
+    def refused(self, plan: Plan, reason: str) -> None:
+        """This plan may not be used."""
+        self._note(plan, reason)
+
     def _note(self, plan: Plan, reason: Reason | str, rate: float = 0.0, predicted: float = 0.0) -> None:
         self._notes.append(_Note(time.monotonic() - self._began_s, plan, reason, rate, predicted))
 

@@ -22,6 +22,7 @@ from keepfed.host.busy import BusyMeter
 from keepfed.host.facts import HostFacts
 from keepfed.loader.cores import most_workers
 from keepfed.loader.epoch import EpochIter, iterator_kind
+from keepfed.loader.home import READ_EPOCHS, Home
 from keepfed.loader.journal import Journal
 from keepfed.loader.phases import Parts, PhaseSums
 from keepfed.loader.ranks import Waits
@@ -104,18 +105,29 @@ class Pilot:
         session: Session,
         *,
         held: str = "",
+        may_go_home: bool = False,
         memory_limit_bytes: int | None = None,
     ) -> None:
-        """Take over the loader; says so in the run folder. `held`: why it is measured and never moved, if so."""
+        """Take over the loader; says so in the run folder. `held`: why it is measured and never moved, if so.
+
+        `may_go_home`: whether 0 workers may be chosen for a program that asked for some.
+        """
         self.loader = loader
         self.tally = Tally()
         self.shelf = Shelf()
         self.asked = asked
         self._session = session
         self._bounds = _only(asked, session.facts) if held else ceiling(session.facts, asked, memory_limit_bytes)
+        if may_go_home and not held:
+            self._bounds = replace(self._bounds, min_workers=0, zero_allowed=True)
         self._use = session.cores.join()
         match = session.plan_of(loader) if not held else None
         self.plan = self._bounds.clamp(match.plan) if match is not None else asked
+        self.crewed = self.plan if self.plan.num_workers else Plan(max(1, asked.num_workers), asked.prefetch_factor)
+        """The last plan that had workers."""
+        self.no_home = ""
+        """Why the batches are not made in this process; empty while that is open, and where it was never asked for."""
+        self._home: weakref.ref[Home] | None = None
         trusted = match is not None and match.measured_here
         self._controller = self._first_controller(match if trusted else None)
         cuda = StallMeter.usable()
@@ -143,7 +155,10 @@ class Pilot:
         """One that only follows changes of load where the plan was settled on this host, else one that explores."""
         if trusted is None:
             exhaustive = self._session.config.search == "exhaustive"
-            return (Search if exhaustive else Controller)(self.plan, self._bounds)
+            if exhaustive:
+                fewest = min(1, self.asked.num_workers)
+                return Search(self.plan, replace(self._bounds, min_workers=fewest, zero_allowed=False))
+            return Controller(self.plan, self._bounds)
         evidence = trusted.entry.evidence
         waits = evidence.after.wait_share if evidence is not None else 0.0
         return Controller(self.plan, self._bounds, mode="follow", wait_share=waits)
@@ -167,7 +182,8 @@ class Pilot:
         if self._held:
             return with_switches(Terms.fixed_count(self.plan.num_workers, self.plan.prefetch_factor))
         bounds = self._bounds
-        terms = Terms(self.plan, fixed=False, max_workers=bounds.max_workers, lookahead=bounds.max_outstanding)
+        most, ahead = bounds.max_workers, bounds.max_outstanding
+        terms = Terms(self.plan, fixed=False, max_workers=most, lookahead=ahead, traced=bounds.zero_allowed)
         return with_switches(terms)
 
     def back_to_zero(self, reason: str) -> None:
@@ -188,6 +204,64 @@ class Pilot:
         bounds = _only(self.asked, self._session.facts)
         self._controller, self._announced = Controller(self.asked, bounds), 0
 
+    # ---- without workers, where the program asked for some -----------------------------------------------------------
+
+    def begin_epoch(self, home: Home) -> None:
+        """An epoch is about to begin of a loader whose batches may be made in this process: the moment to go there."""
+        if home.refused:
+            self.leave_home(home.refused)
+        elif self.plan.num_workers == 0 and self._home is not None and self._home() is not home:
+            self.leave_home(say("loader.home_built_anew"))
+        elif self.plan.num_workers and home.epochs > READ_EPOCHS and self._bounds.zero_allowed and not self._lost:
+            self._perhaps_go_home()
+        if self.plan.num_workers == 0:
+            self._home = weakref.ref(home)
+
+    def _perhaps_go_home(self) -> None:
+        agreement = self._session.agreement
+        if isinstance(self._controller, Search):
+            return  # goes through its grid in mid-epoch
+        if agreement.decides:
+            decision = self._controller.epoch_ended()
+            plan = decision.plan if isinstance(decision, policy.Move) else None
+            if isinstance(decision, policy.Move):
+                self._journal.moved(decision)
+        else:
+            agreed = agreement.announced(self.loader)
+            plan = agreed if agreed is not None and agreed.num_workers == 0 else None
+        if plan is not None:
+            self._in_force(plan)
+            if agreement.decides:
+                agreement.announce(self.loader, plan)
+
+    def arrived_home(self) -> None:
+        """From here on batches are made in this process: what was measured on the way belongs to no window."""
+        self._begin_plan()
+
+    def leave_home(self, reason: str) -> None:
+        """Batches may not be made in this process after all: back to the last workers that there were, for good."""
+        if self._bounds.zero_allowed:
+            self.no_home = say("loader.home_refused", reason=reason)
+            self._journal.refused(Plan(0), self.no_home)
+            self._bounds = replace(self._bounds, min_workers=1, zero_allowed=False)
+            bounds = self._controller.bounds
+            self._controller.bounds = replace(
+                bounds, min_workers=1, max_workers=max(1, bounds.max_workers), zero_allowed=False
+            )
+        if self.plan.num_workers == 0 and self.asked.num_workers:
+            tried = self.plan
+            self._in_force(self.crewed)
+            self._session.emit(Moved(self.loader, tried, 0.0, 0.0, kept=False, reason=self.no_home))
+            if self._session.agreement.decides:
+                self._session.agreement.announce(self.loader, self.plan)
+
+    def _in_force(self, plan: Plan) -> None:
+        self.plan = plan
+        self.crewed = plan if plan.num_workers else self.crewed
+        self._begin_plan()
+
+    # ---- windows ----------------------------------------------------------------------------------------------------
+
     def epoch_started(self) -> None:
         """An iterator was made, or begins anew: its first batch is in no window."""
         self._windows.epoch_started()
@@ -200,7 +274,8 @@ class Pilot:
     def made(self, worker_id: int, seconds: float, cpu_s: float, nbytes: int, parts: Parts | None = None) -> None:
         """A worker finished a batch."""
         self._made[worker_id] = self._made.get(worker_id, 0) + 1
-        self._batch_bytes += 0.2 * (nbytes - self._batch_bytes)
+        if worker_id >= 0:
+            self._batch_bytes += 0.2 * (nbytes - self._batch_bytes)
         self._windows.fetched(seconds, cpu_s)
         if parts is not None:
             self._phases.add(seconds, cpu_s, parts)
@@ -313,6 +388,8 @@ class Pilot:
         if agreed is None or self.refused:
             return
         agreed = self._bounds.clamp(agreed)
+        if agreed.num_workers == 0 and self.asked.num_workers:
+            return  # when the next epoch begins
         if agreed != self.plan:
             self._change(agreed, iterator)
 
@@ -328,12 +405,13 @@ class Pilot:
 
     def _change(self, plan: Plan, iterator: Any) -> bool:
         """Whether it could be done. Training goes on where no process can be had; the controller then gives that plan up."""
+        if plan.num_workers == 0 and self.asked.num_workers:
+            return False  # only from one epoch to the next
         try:
             iterator.change_plan(plan)
         except (LoaderError, OSError):
             return False
-        self.plan = plan
-        self._begin_plan()
+        self._in_force(plan)
         return True
 
     def _begin_plan(self) -> None:

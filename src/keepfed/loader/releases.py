@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable, Mapping
 from keepfed.loader.codec import Encoded
 from keepfed.loader.decode import changed_while_leased
 from keepfed.loader.handle import Worker
+from keepfed.loader.home import Made
 from keepfed.loader.lease import Lease, LeaseBook
 from keepfed.loader.pinned import settle
 from keepfed.loader.stats import Tally
@@ -105,7 +106,7 @@ def wait_for_gpu(book: LeaseBook) -> None:
         time.sleep(_GPU_LOOK_S)
 
 
-def give_back(encoded: Encoded, book: LeaseBook) -> None:
+def give_back(encoded: Encoded | Made, book: LeaseBook) -> None:
     """The slots of this batch are free again: the program will never hold it."""
     for use in encoded.slots:
         book.give_back(use[:2])

@@ -103,6 +103,7 @@ class Tally:
     told_of_copies: bool = False
     fallback: str = ""
     held: str = ""
+    traces: str = ""  # what a fetch left behind in a worker
     plan: Plan | None = None
     journal: Journal | None = None
 

@@ -43,6 +43,8 @@ class Terms:
     """Whether the program asked for batches of one size (`drop_last`)."""
     requests: Requests = NOTHING
     """What the program asked for beyond torch's arguments."""
+    traced: bool = False
+    """Whether workers say what their first fetches leave behind in them."""
     verify: bool = False
     """Whether checksums are compared at delivery and at release (KEEPFED_VERIFY=1)."""
     method: str = "fork"

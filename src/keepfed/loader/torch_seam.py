@@ -106,6 +106,14 @@ def on_fetcher(collate_fn: Callable[[Any], Any], made: Callable[[Any], None]) ->
     kind.create_fetcher = staticmethod(create_fetcher)
 
 
+def fetcher_of(loader: Any) -> Any:
+    """What makes this loader's batches, as in a worker; nothing of the program runs yet (map style)."""
+    kind: Any = dataloader._DatasetKind
+    return kind.create_fetcher(
+        loader._dataset_kind, loader.dataset, loader._auto_collation, loader.collate_fn, loader.drop_last
+    )
+
+
 def resume_message(shared_seed: int | None) -> Any:
     """The message on which torch's worker loop starts a new epoch in a persistent worker."""
     return worker._ResumeIteration(shared_seed)

@@ -31,6 +31,7 @@ from keepfed.loader.collate import SlotCollate
 from keepfed.loader.notes import Notes
 from keepfed.loader.place import Place
 from keepfed.loader.queues import Ending, ResultQueue, TaskQueue
+from keepfed.loader.traces import Traces
 from keepfed.loader.tracing import let_trainer_look
 
 
@@ -50,6 +51,8 @@ class WorkerJob:
     """Whether the place of such a sample is filled."""
     pinned: bool = False
     """Whether the trainer registers slots with a GPU: it must be asked before their pages are given back."""
+    traced: bool = False
+    """Whether a worker says what its first fetches leave behind in it."""
     rows: Rows = IN_REGIONS
     """Where workers say what they are doing."""
 
@@ -83,6 +86,9 @@ def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None
         torch_seam.on_fetcher(arguments["collate_fn"], tasks.place.begin)
     if job.holes:
         torch_seam.on_fetcher(arguments["collate_fn"], holes.guard)
+    if job.traced:
+        traces = Traces(end, job.loop_arguments["dataset"], job.loop_arguments["collate_fn"])
+        torch_seam.on_fetcher(arguments["collate_fn"], traces.watch)
     try:
         torch_seam.worker_loop(
             **arguments,

@@ -137,13 +137,24 @@ class Order:
         return len(self._unread) + sum(map(len, self._in_hand.values()))
 
     def _first_waiting(self) -> Task | None:
-        """The first task that is not with a worker. All before `_sent_below` are, or came out: they are not looked at again."""
+        """The first task that is to be made and not with a worker. All before `_sent_below` are, or came out: they are not looked at again."""
         for number in range(self._sent_below, self.drawn):
             task = self.tasks.get(number)
-            if task is not None and not task.sent:
+            if task is not None and not (task.sent or task.ready):
                 return task
             self._sent_below = number + 1
         return None
+
+    def nobodys(self) -> Task | None:
+        """A task that no worker has, if one could come out next by being made."""
+        first = self._first_waiting()
+        return None if first is None or (self.in_order and first.number != next(iter(self.tasks))) else first
+
+    def made_here(self, task: Task, result: Any, skipped: tuple[Any, ...]) -> None:
+        """The training process itself made this one. It stays with nobody, so that it may be said again."""
+        self._unread.add(task.number)
+        self.arrived += 1
+        task.result, task.skipped, task.arrival, task.ready = result, skipped, self.arrived, True
 
     def sent(self, task: Task, worker: int) -> None:
         """This task is with this worker now."""

@@ -1,0 +1,154 @@
+"""Iterators of a loader with "auto", whose batches may be made in the process that trains from one epoch to the next.
+
+    iter()   pilot: stay with workers ─▶ a crew as ever
+             pilot: try without ───────▶ a crew of one worker ── proven (home.py) ──▶ its zygote alone, batches made here
+                                            │                                            │
+                                            └── refused ──▶ workers, from that zygote ◀──┴── refused, or the load has changed
+
+Once batches have been made here, no process is forked from this one for the loader any more, since the dataset may have
+left something here that cannot be seen: the zygote is kept for as long as the loader lives, also without
+`persistent_workers`, and each epoch's workers are forked from it. Only where the *program* has changed the dataset, its
+workers must have that: then the next epoch's are forked anew from here, unless the dataset holds an open file by now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from keepfed.errors import LoaderError
+from keepfed.loader.crew import Crew
+from keepfed.loader.epoch import EpochIter
+from keepfed.loader.home import home_of
+from keepfed.loader.listener import Listener
+from keepfed.loader.shelf import Shelf
+from keepfed.loader.stats import Tally
+from keepfed.loader.terms import Terms
+from keepfed.plan import Plan
+from keepfed.text import say
+
+if TYPE_CHECKING:
+    from keepfed.loader.pilot import Pilot
+
+_kept: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
+
+
+class _Kept:
+    """The crew of a loader whose batches were made here, and the iterator that has it now."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.crew = crew
+        self.user: weakref.ref[HomingIter] | None = None
+
+    def busy(self) -> bool:
+        """Whether an iterator is in the middle of its epoch with it."""
+        user = self.user() if self.user is not None else None
+        return user is not None and not user._shutdown
+
+    def usable(self) -> bool:
+        """Whether it still has something to fork workers from."""
+        return self.crew.shut_down.alive and not self.crew.roster.pool().barren()
+
+
+class HomingIter(EpochIter):
+    """What `iter(loader)` returns for a loader whose batches may be made in this process."""
+
+    def __init__(self, loader: Any, pilot: Pilot) -> None:
+        """Begin an epoch, with the workers that the pilot wants, or without."""
+        self._pilot = pilot
+        self._keeps = self._stranded = False
+        self._prepare(loader)
+        super().__init__(loader, pilot.terms(), pilot.tally, shelf=pilot.shelf, listener=pilot)
+
+    def _prepare(self, loader: Any) -> None:
+        self._home = home_of(loader, self._pilot.tally)
+        self._home.begin_epoch()
+        self._pilot.begin_epoch(self._home)
+
+    def _crew_for(self, loader: Any, terms: Terms, tally: Tally, shelf: Shelf, listener: Listener | None) -> Crew:
+        if not terms.persistent and (kept := self._kept_for(loader)) is not None:
+            kept.user = weakref.ref(self)
+            self._keeps = True
+            return kept.crew
+        self._home.begin_proof()
+        return super()._crew_for(loader, with_one_at_least(terms), tally, shelf, listener)
+
+    def _kept_for(self, loader: Any) -> _Kept | None:
+        """What the workers of this epoch are to be forked from, if not from this process."""
+        kept = _kept.get(loader)
+        if kept is None or not kept.usable():
+            return None
+        if kept.busy():
+            self._home.refuse(say("loader.home_two_iterators"))
+            self._pilot.leave_home(self._home.refused)
+            return None
+        if self._home.stale and not self._home.holds_file():
+            del _kept[loader]
+            return None
+        return kept
+
+    def _begin(self, loader: Any) -> None:
+        plan = self._pilot.plan
+        if plan.num_workers == 0:
+            self._crew.home = self._home
+            if not (self._persistent_workers or self._keeps):
+                kept = _kept[loader] = _Kept(self._crew)
+                kept.user = weakref.ref(self)
+                self._keeps = True
+            if not self._home.passed:
+                plan = Plan(1, plan.prefetch_factor)
+        # A crew that is kept stands for one that is made for each epoch: its batches have the same seeds.
+        seeds = (None, None) if self._persistent_workers else (self._base_seed, 0)
+        self._crew.begin_epoch(self._sampler_iter, self._shared_seed, seeds[0], plan=plan, seed_epoch=seeds[1])
+
+    def _reset(self, loader: Any, first_iter: bool = False) -> None:
+        if not first_iter and loader is not None:
+            self._prepare(loader)
+        super()._reset(loader, first_iter)
+
+    def _next_data(self) -> Any:
+        if self._keeps and self._shutdown:
+            raise StopIteration  # the crew may be another iterator's by now
+        if self._crew.home is not None and self._pilot.plan.num_workers == 0:
+            self._own()
+            self._mind_home()
+        return super()._next_data()
+
+    def _mind_home(self) -> None:
+        """Go there once it is proven, and leave when it may not be. Every step may be repeated."""
+        if self._crew.plan.num_workers == 0:
+            self._home.look()
+        if self._home.refused and not self._stranded:
+            self._leave()
+        elif self._home.passed and self._crew.plan.num_workers:
+            self._pilot.arrived_home()
+            self.change_plan(self._pilot.plan)
+
+    def _leave(self) -> None:
+        """To workers, in mid-epoch. Where no process can be had the program trains on here."""
+        try:
+            self.change_plan(self._pilot.crewed)
+        except (LoaderError, OSError):
+            self._stranded = True
+        else:
+            self._pilot.leave_home(self._home.refused)
+
+    def undecided(self) -> bool:
+        """Whether it is not known yet if this process may make the batches, as the pilot wants."""
+        return self._pilot.plan.num_workers == 0 and self._crew.plan.num_workers > 0
+
+    def _shutdown_workers(self) -> None:
+        """End the workers; of a crew that is kept its zygote stays. In a forked child nothing is ended."""
+        if not self._keeps:
+            super()._shutdown_workers()
+        elif not self._shutdown:
+            self._shutdown = True
+            if os.getpid() == self._owner_pid:
+                self._crew.dismiss()
+
+
+def with_one_at_least(terms: Terms) -> Terms:
+    """These terms, with a worker to begin with: whoever makes batches here is compared with one."""
+    return dataclasses.replace(terms, plan=Plan(max(1, terms.plan.num_workers), terms.plan.prefetch_factor))

@@ -1,0 +1,445 @@
+"""num_workers="auto" without workers: what must be proven first, that batches stay the same, and the way back."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import pickle
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, get_worker_info
+
+from keepfed.events import Moved
+from keepfed.loader import aside, crew, epoch, home, homing
+from keepfed.loader.compare import first_difference
+from keepfed.loader.count import WorkerCount
+from keepfed.loader.draws import states
+from keepfed.loader.home import READ_EPOCHS, why_not_home
+from keepfed.loader.pilot import Pilot
+from keepfed.loader.requests import Requests
+from keepfed.plan import Plan
+from keepfed.policy import order
+from keepfed.policy.controller import Decision, Hold, Move, Reason
+from tests.loader.interrupting import Interrupter
+from tests.loader.steered import Plain, Steered, steered
+
+HOLD = Hold(Reason("tune.reason_measuring", {}))
+GO_HOME = Move(Plan(0), Reason("tune.reason_fewer", {}))
+HERE = os.getpid()
+
+
+class SendsHome:
+    """A controller that sends a loader home once, as soon as it is asked."""
+
+    def __init__(self, pilot: Pilot) -> None:
+        self.bounds = pilot._controller.bounds
+        self.log: list[Any] = []
+        self.judged = 0
+        self._left = [GO_HOME]
+
+    def epoch_ended(self) -> Decision:
+        return self._left.pop() if self._left else HOLD
+
+    def observe(self, window: Any) -> Decision:
+        return HOLD
+
+    def estimate(self, plan: Plan) -> None:
+        return None
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Steered]:
+    with steered(tmp_path) as found:
+        yield found
+
+
+def auto(dataset: Any, **options: Any) -> DataLoader[Any]:
+    options = {"batch_size": 4, "num_workers": WorkerCount(2, Requests(auto=True)), **options}
+    return DataLoader(dataset, **options)
+
+
+def begun(host: Steered, loader: DataLoader[Any]) -> Any:
+    """What `iter(loader)` returns."""
+    if loader.persistent_workers and loader._iterator is not None:
+        loader._iterator._reset(loader)
+        return loader._iterator
+    iterator = host.iterator(loader)
+    if loader.persistent_workers:
+        loader._iterator = iterator
+    pilot = host.pilot(loader)
+    if not isinstance(pilot._controller, SendsHome):
+        pilot._controller = SendsHome(pilot)  # type: ignore[assignment]  # what a pilot asks of a controller
+    return iterator
+
+
+def epochs(host: Steered, loader: DataLoader[Any], count: int) -> list[list[Any]]:
+    return [list(begun(host, loader)) for _ in range(count)]
+
+
+def at_home(host: Steered, dataset: Any, **options: Any) -> tuple[DataLoader[Any], list[list[Any]]]:
+    """A loader whose batches are made in this process by now."""
+    loader = auto(dataset, **options)
+    found = epochs(host, loader, READ_EPOCHS + 1)
+    assert workers_of(host, loader) == 0, host.pilot(loader).no_home
+    return loader, found
+
+
+def workers_of(host: Steered, loader: DataLoader[Any]) -> int:
+    return host.pilot(loader).plan.num_workers
+
+
+class Drawing(Plain):
+    """Every sample draws from all three generators, and says how many threads there are."""
+
+    def __getitem__(self, index: int) -> Any:
+        return index, torch.rand(3), random.random(), np.random.randn(), torch.get_num_threads()
+
+
+def no_init(worker_id: int) -> None:
+    """A worker_init_fn: with one, batches are never made in the training process."""
+
+
+def program_draws() -> Any:
+    """The program's own draws, of normal numbers one at a time: NumPy makes two and keeps one."""
+    return torch.rand(1).item(), random.random(), np.random.randn()
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_batches_and_the_programs_own_draws_are_the_same_without_workers(host: Steered, *, persistent: bool) -> None:
+    found = []
+    for init in (None, no_init):
+        torch.manual_seed(7)
+        random.seed(7)
+        np.random.seed(7)
+        loader = auto(Drawing(40), persistent_workers=persistent, shuffle=True, worker_init_fn=init)
+        batches, drawn = [], []
+        for _ in range(READ_EPOCHS + 2):
+            for batch in begun(host, loader):
+                batches.append(batch)
+                drawn.append(program_draws() if len(batches) % 2 else 0)
+        found.append((batches, drawn, pickle.dumps(states())))
+        assert workers_of(host, loader) == (0 if init is None else 2)
+        loader._iterator = None
+    assert first_difference(found[0][0], found[1][0]) is None
+    assert found[0][1:] == found[1][1:]
+
+
+class Telling(Plain):
+    """Where each batch was made: in a list that is out of sight, since samples must not differ."""
+
+    def __getitem__(self, index: int, made_here: list[int] = []) -> Any:  # noqa: B006  # out of sight
+        if os.getpid() == HERE:
+            made_here.append(index)
+        return super().__getitem__(index)
+
+
+def made_here() -> list[int]:
+    (found,) = Telling.__getitem__.__defaults__ or ()
+    taken = list(found)
+    found.clear()
+    return taken
+
+
+def test_two_batches_are_compared_and_come_from_the_worker_then_they_are_made_here(host: Steered) -> None:
+    loader = auto(Telling(24))
+    epochs(host, loader, READ_EPOCHS)
+    assert made_here() == []
+    (third,) = epochs(host, loader, 1)
+    assert [int(index) for batch in third for index in batch[1]] == list(range(24))
+    first = [*range(4), *range(4), *range(4, 8), *range(4, 8)]  # made twice: does each have memory of its own?
+    assert made_here()[:16] == first
+    epochs(host, loader, 1)
+    assert made_here() == list(range(24))
+    assert host.pilot(loader).tally.plan == Plan(0)
+
+
+def test_epochs_of_one_batch_are_proven_together(host: Steered) -> None:
+    loader, _ = at_home(host, Telling(4))
+    made_here()
+    epochs(host, loader, 2)
+    assert made_here() == [*range(4), *range(4), *range(4)]  # the second comparison, then by itself
+
+
+class Counting(Plain):
+    seen = 0
+
+    def __getitem__(self, index: int) -> Any:
+        self.seen += 1
+        return super().__getitem__(index)
+
+
+class Opening(Plain):
+    """Opens a file at the first access, where nothing can be seen of it: as a C extension does."""
+
+    def __getitem__(self, index: int, kept: list[Any] = []) -> Any:  # noqa: B006  # out of sight
+        if not kept:
+            kept.append(tempfile.TemporaryFile())  # noqa: SIM115  # kept open
+        return super().__getitem__(index)
+
+
+class Mapping(Plain):
+    """Maps a file and closes it, as LMDB does."""
+
+    def __getitem__(self, index: int, kept: list[Any] = []) -> Any:  # noqa: B006  # out of sight
+        if not kept:
+            with tempfile.TemporaryFile() as file:
+                file.truncate(4096)
+                kept.append(mmap.mmap(file.fileno(), 4096))
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("kind", [Counting, Opening, Mapping])
+def test_a_dataset_that_leaves_something_behind_is_never_loaded_from_here(host: Steered, kind: Any) -> None:
+    loader = auto(kind(16))
+    epochs(host, loader, READ_EPOCHS + 1)
+    assert workers_of(host, loader) == 2
+    assert "behind" in host.pilot(loader).no_home
+    (kept,) = kind.__getitem__.__defaults__ or ([],)
+    assert kept == []
+    assert loader.dataset.seen == 0 if kind is Counting else True  # type: ignore[attr-defined]  # Counting's
+
+
+class InWorkers(Plain):
+    def __getitem__(self, index: int) -> Any:
+        if get_worker_info() is None:
+            raise ValueError("only in a worker")
+        return super().__getitem__(index)
+
+
+class OtherHere(Plain):
+    def __getitem__(self, index: int) -> Any:
+        return super().__getitem__(index if get_worker_info() is not None else 0)
+
+
+class Owning(Plain):
+    """Its samples are views of one array; a collate function that stacks nothing hands them out."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.data = torch.arange(length)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.data[index : index + 1]
+
+
+def as_they_are(samples: Any) -> Any:
+    return samples
+
+
+@pytest.mark.parametrize(
+    ("dataset", "why", "options"),
+    [
+        (InWorkers(16), "only in a worker", {}),
+        (OtherHere(16), "came out different", {}),
+        (Owning(16), "memory of its own", {"collate_fn": as_they_are}),
+    ],
+)
+def test_whatever_does_not_mean_the_same_here_stays_in_workers_and_no_batch_is_lost(
+    host: Steered, dataset: Any, why: str, options: Any
+) -> None:
+    loader = auto(dataset, **options)
+    *before, tried, after = epochs(host, loader, READ_EPOCHS + 2)
+    assert workers_of(host, loader) == 2
+    (moved,) = host.events(Moved)
+    assert (moved.plan, moved.kept) == (Plan(0), False)
+    assert why in moved.reason
+    assert first_difference(before[0], tried) is None
+    assert first_difference(before[0], after) is None
+
+
+def test_a_program_that_changes_its_dataset_between_epochs_keeps_its_workers(host: Steered) -> None:
+    loader = auto(Telling(16))
+    for number in range(READ_EPOCHS + 2):
+        loader.dataset.epoch = number  # type: ignore[attr-defined]  # as samplers of stages do
+        list(begun(host, loader))
+    assert made_here() == []
+    assert "changes the dataset" in host.pilot(loader).no_home
+
+
+class Difficult(Telling):
+    difficulty = 0
+
+    def __getitem__(self, index: int) -> Any:  # type: ignore[override]  # out of sight in Telling alone
+        super().__getitem__(index)
+        return index, self.difficulty
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_a_change_in_mid_epoch_is_seen_by_the_next_epochs_workers_alone(host: Steered, *, persistent: bool) -> None:
+    """As with workers all along; persistent ones never see it, as torch's."""
+    loader, _ = at_home(host, Difficult(40), persistent_workers=persistent)
+    iterator = begun(host, loader)
+    first = [next(iterator) for _ in range(2)]
+    loader.dataset.difficulty = 5  # type: ignore[attr-defined]  # what curricula do
+    iterator._home._rest_until_s = 0.0
+    seen = [int(batch[1].max()) for batch in [*first, *iterator]]
+    (later,) = epochs(host, loader, 1)
+    assert seen == [0] * 10
+    assert {int(batch[1].max()) for batch in later} == ({0} if persistent else {5})
+    assert workers_of(host, loader) == 2
+    loader._iterator = None
+
+
+def test_workers_that_come_back_are_forked_from_before_the_first_access_here(host: Steered) -> None:
+    loader, _ = at_home(host, Seen(40))
+    for _ in range(2):  # in mid-epoch, then of an epoch that begins with workers
+        iterator = begun(host, loader)
+        batches = [next(iterator)]
+        host.pilot(loader)._change(Plan(2), iterator)
+        batches += list(iterator)
+        assert [int(index) for batch in batches for index in batch[0]] == list(range(40))
+        assert int(batches[-1][1].max()) <= 40  # what one worker has seen, not this process in the epochs before
+
+
+class Seen(Plain):
+    """How often this process was asked, out of sight, in the last batches only."""
+
+    def __getitem__(self, index: int, seen: list[int] = []) -> Any:  # noqa: B006  # out of sight
+        seen.append(index)
+        return index, len(seen) if index >= 36 else 0
+
+
+def test_a_change_that_shows_late_sends_the_loader_back_to_workers(
+    host: Steered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader, _ = at_home(host, Late(80))
+    monkeypatch.setenv("KEEPFED_TEST_LATE", "1")
+    iterator = begun(host, loader)
+    found = []
+    for batch in iterator:
+        iterator._home._rest_until_s = 0.0
+        found += batch[1].tolist()
+    assert found == list(range(80))
+    assert workers_of(host, loader) == 2
+    assert "behind" in host.pilot(loader).no_home
+
+
+class Late(Plain):
+    """From its fortieth sample on it keeps something, once told to."""
+
+    def __getitem__(self, index: int) -> Any:
+        if index >= 40 and "KEEPFED_TEST_LATE" in os.environ:
+            self.cache = index
+        return super().__getitem__(index)
+
+
+class Broken(Plain):
+    def __getitem__(self, index: int) -> Any:
+        if index == 13:
+            raise ValueError("sample 13 is broken")
+        return super().__getitem__(index)
+
+
+def test_an_exception_comes_out_of_next_and_the_batches_after_it_come(host: Steered) -> None:
+    loader, _ = at_home_of_broken(host)
+    iterator = begun(host, loader)
+    got, errors = [], []
+    while True:
+        try:
+            got.append(next(iterator))
+        except StopIteration:
+            break
+        except ValueError as error:
+            errors.append(str(error))
+    assert [int(batch[1][0]) for batch in got] == [0, 4, 8, 16, 20]
+    assert len(errors) == 1
+    assert "sample 13 is broken" in errors[0]
+
+
+def at_home_of_broken(host: Steered) -> tuple[DataLoader[Any], None]:
+    loader = auto(Broken(24))
+    for _ in range(READ_EPOCHS + 1):
+        iterator = begun(host, loader)
+        for _ in range(3):
+            next(iterator)
+    assert workers_of(host, loader) == 0
+    return loader, None
+
+
+def test_a_sample_that_is_skipped_in_workers_is_skipped_here(host: Steered) -> None:
+    count = WorkerCount(2, Requests(auto=True, on_error="skip"))
+    loader, found = at_home(host, Broken(24), num_workers=count)
+    (here,) = epochs(host, loader, 1)
+    assert first_difference(found[0], here) is None
+    assert host.pilot(loader).tally.skips.count == READ_EPOCHS + 2
+
+
+def test_a_second_iterator_at_the_same_time_has_workers_and_so_has_the_first_from_then_on(host: Steered) -> None:
+    loader, _ = at_home(host, Plain(40))
+    one = begun(host, loader)
+    first = [next(one)]
+    other = begun(host, loader)
+    pairs = list(zip(one, other, strict=False))
+    assert first_difference([*first, *(pair[0] for pair in pairs)], [*(pair[1] for pair in pairs), next(other)]) is None
+    assert workers_of(host, loader) == 2
+
+
+def test_a_loader_that_is_built_anew_goes_back_to_workers(host: Steered) -> None:
+    dataset = Telling(16)
+    loader, _ = at_home(host, dataset)
+    made_here()
+    loader = auto(dataset)
+    assert len(epochs(host, loader, 1)[0]) == 4
+    assert (made_here(), workers_of(host, loader)) == ([], 2)
+
+
+@pytest.mark.parametrize(
+    ("requests", "options"),
+    [
+        (Requests(), {}),
+        (Requests(auto=True), {"worker_init_fn": no_init}),
+        (Requests(auto=True), {"timeout": 60}),
+        (Requests(auto=True, stall_timeout_s=60.0), {}),
+    ],
+)
+def test_only_auto_without_an_init_function_or_time_limit_may_do_without_workers(
+    requests: Requests, options: Any
+) -> None:
+    assert why_not_home(auto(Plain(), num_workers=WorkerCount(2, requests), **options)) != ""
+    assert why_not_home(auto(Plain())) == ""
+
+
+LINES = {module.__file__ for module in (aside, crew, epoch, home, homing, order)}
+VERY_RETURN = {
+    "Crew.deliver: if batch is None or torch_seam.is_exception(batch):",
+    "Crew.deliver: return batch",
+    "EpochIter._next_data: self._reader = 0",
+    "EpochIter.__next__: self._num_yielded += 1",
+    "EpochIter.__next__: return batch",
+}
+"""Here the batch is the program's already."""
+
+
+def test_ctrl_c_at_any_line_loses_no_batch_and_leaves_the_programs_random_states(host: Steered) -> None:
+    loader, _ = at_home(host, Drawing(4 * 400))
+    iterator = begun(host, loader)
+    iterator._home._rest_until_s = 0.0
+    own, expected = pickle.dumps(states()), 0
+    interrupter = Interrupter(LINES)
+    try:
+        for position in range(1, 1000):
+            iterator._home._rest_until_s = 0.0
+            interrupter.next_at(position)
+            batch, error = interrupter.run(lambda: next(iterator))
+            if error is None:
+                assert not interrupter.at
+                break
+            assert isinstance(error, KeyboardInterrupt)
+            expected += interrupter.at in VERY_RETURN
+            interrupter.next_at(0)
+            batch, _ = interrupter.run(lambda: next(iterator))
+            assert int(batch[0][0]) == 4 * expected, interrupter.at
+            assert pickle.dumps(states()) == own, interrupter.at
+            expected += 1
+        else:
+            raise AssertionError("never through")
+    finally:
+        interrupter.close()
+    assert position > 50
