@@ -48,7 +48,10 @@ def test_it_is_told_in_the_language_of_whoever_asks() -> None:
 
 
 def test_before_the_end_it_says_that_it_searches() -> None:
-    assert "still searching" in str(Journal(LOADER, Plan(2), "program").read(Plan(2)))
+    journal = Journal(LOADER, Plan(2), "program")
+    assert "not measured yet" in str(journal.read(Plan(2)))
+    journal.measured()
+    assert "still searching" in str(journal.read(Plan(2)))
 
 
 def test_of_many_moves_the_first_plan_and_the_last_ones_stay() -> None:

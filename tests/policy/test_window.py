@@ -60,6 +60,19 @@ def test_an_evaluation_is_left_out_and_reported() -> None:
     assert loop.builder.gap_s == pytest.approx(30.02)
 
 
+@pytest.mark.parametrize("before", range(8))
+def test_a_pause_among_the_first_batches_of_a_window_is_left_out_too(before: int) -> None:
+    """By itself it lasts longer than a window may, and closes one of three batches if it is taken for a step."""
+    builder, now_s = WindowBuilder(Plan(1)), 0.0
+    windows = []
+    for number in range(60):
+        now_s += 60.0 if number == 30 + before else 0.5
+        if builder.delivered(now_s, 0.01) and (window := builder.close(now_s)) is not None:
+            windows.append(window)
+    assert builder.gaps == 1
+    assert [window.batches / window.elapsed_s for window in windows] == pytest.approx([2.0] * len(windows))
+
+
 def test_a_long_wait_is_no_gap() -> None:
     """A starving loader is what is being measured."""
     loop = warm_loop()

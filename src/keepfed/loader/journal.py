@@ -80,7 +80,12 @@ class Journal:
         self._began_s = time.monotonic()
         self._first = _Note(0.0, plan, Reason(f"loader.why_from_{source.replace('-', '_')}", _counts(plan)))
         self._notes: deque[_Note] = deque(maxlen=KEPT)
-        self._standing = Reason("loader.why_searching", {})
+        self._standing = Reason("loader.why_unmeasured", {})
+
+    def measured(self) -> None:
+        """A window of batches was measured."""
+        if self._standing.key == "loader.why_unmeasured":
+            self._standing = Reason("loader.why_searching", {})
 
     def moved(self, move: Move) -> None:
         """Another plan was put into force."""

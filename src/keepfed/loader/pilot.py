@@ -135,6 +135,8 @@ class Pilot:
         self._windows = WindowBuilder(self.plan, min_s=3.0, min_batches=30) if cuda else WindowBuilder(self.plan)
         self._phases = PhaseSums()
         self._made: dict[int, int] = {}
+        self._warm = False  # whether all workers are, as they were found since the plan is in force
+        self._delivered = 0  # batches of this epoch
         self._unheard = 0
         self._batch_bytes = 0.0
         self._began_s = time.monotonic()
@@ -263,8 +265,13 @@ class Pilot:
     # ---- windows ----------------------------------------------------------------------------------------------------
 
     def epoch_started(self) -> None:
-        """An iterator was made, or begins anew: its first batch is in no window."""
-        self._windows.epoch_started()
+        """An iterator was made, or begins anew: its first batch is in no window.
+
+        But where epochs have one batch each, nothing else is ever measured: then what lies between them is a part of it.
+        """
+        if self._delivered != 1:
+            self._windows.epoch_started()
+        self._delivered = 0
         self._use.working(self.plan.num_workers)
 
     def epoch_ended(self) -> None:
@@ -305,7 +312,9 @@ class Pilot:
             self._stalls.end()
             for stall_s in self._stalls.measured():
                 self._windows.stalled(stall_s)
-        if self._windows.delivered(now_s, now_s - asked_s, all_warm=self._all_warm(iterator)):
+        self._delivered += 1
+        warm = self._warm or self._all_warm(iterator)
+        if self._windows.delivered(now_s, now_s - asked_s, all_warm=warm):
             window = self._windows.close(
                 time.monotonic(),
                 batch_bytes=self._batch_bytes,
@@ -316,13 +325,15 @@ class Pilot:
                 self._judge(window, iterator)
 
     def _all_warm(self, iterator: Any) -> bool:
-        return all(self._made.get(worker_id, 0) >= WARM_BATCHES for worker_id in iterator.active_workers())
+        self._warm = all(self._made.get(worker_id, 0) >= WARM_BATCHES for worker_id in iterator.active_workers())
+        return self._warm
 
     # ---- decisions --------------------------------------------------------------------------------------------------
 
     def _judge(self, window: Observation, iterator: Any) -> None:
         if iterator.undecided():
             return
+        self._journal.measured()
         there = len(iterator.active_workers())
         allowed = iterator.memory_allowed()
         if (
@@ -416,6 +427,7 @@ class Pilot:
 
     def _begin_plan(self) -> None:
         self._made.clear()
+        self._warm = False
         self._windows.changed(self.plan)
         self._phases.start_over()
 

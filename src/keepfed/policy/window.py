@@ -228,7 +228,8 @@ class WindowBuilder:
         mean_s = self._elapsed_s / max(1, len(self._cycles))
         limit_s = GAP * max(typical_s, 0.01 * self._min_s)
         long = [(c, w, at) for c, w, at in self._cycles if c - w > max(limit_s, mean_s)]
-        if not long or len(long) > len(self._cycles) // 8:
+        # A long gap alone may be what makes a window of few batches due, so that one is always left out.
+        if not long or len(long) > max(1, len(self._cycles) // 8):
             return
         beat = self._rhythm.recurs([at for _, _, at in long], len(self._cycles))
         if beat and max(cycle_s for cycle_s, _, _ in long) <= LONGEST_BEAT_S:
