@@ -11,6 +11,7 @@ import pytest
 import keepfed.loader.api as keepfed
 from keepfed.host.facts import read_host
 from keepfed.loader import cores, seam
+from keepfed.loader.budget import WORKER_BYTES
 from keepfed.loader.cores import Cores, most_workers
 from keepfed.loader.identity import identify
 from keepfed.plan import Plan
@@ -98,3 +99,9 @@ def test_a_loader_is_judged_by_the_cores_that_the_others_leave() -> None:
     pilot._judge(Observation(pilot.plan, now_s=1.0, batches=20, elapsed_s=2.0, wait_s=1.0, fetch_cpu_s=1.5), iterator)
     assert pilot._controller.bounds.cores == 3.5
     assert fleet._session.cores.beside(other) == 0.75
+
+
+def test_workers_that_memory_has_no_room_for_are_not_started() -> None:
+    assert Cores().first_guess(Plan(64), 4 * WORKER_BYTES) == Plan(2)
+    assert Cores().first_guess(Plan(64), 1.0) == Plan(1)
+    assert Cores().first_guess(Plan(8), 64 << 30) == Plan(8)

@@ -21,7 +21,7 @@ from keepfed.loader.held import why_held
 from keepfed.loader.home import why_not_home
 from keepfed.loader.homing import HomingIter
 from keepfed.loader.identity import identify
-from keepfed.loader.pilot import Pilot, iterator_with
+from keepfed.loader.pilot import Pilot, ceiling, iterator_with
 from keepfed.loader.readahead import raised_by_sampler
 from keepfed.loader.requests import requests_of
 from keepfed.loader.session import Session
@@ -80,7 +80,8 @@ class Fleet:
             pilot = None
         if pilot is None:
             if requests_of(loader).auto and not held:
-                asked = self._session.cores.first_guess(asked)
+                memory = ceiling(self._session.facts, asked, requests_of(loader).memory_limit_bytes).memory_bytes
+                asked = self._session.cores.first_guess(asked, memory)
             pilot = self._pilots[name] = Pilot(
                 name,
                 loader.batch_size,
