@@ -323,7 +323,10 @@ def calibrate(spec: Spec) -> dict[str, Any]:
     collate = program.workload.collate_fn or torch.utils.data.default_collate
     size = program.workload.batch_size
     indices = iter(range(10**9))
-    made = lambda: collate([program.dataset[next(indices)] for _ in range(size)])  # noqa: E731
+
+    def made() -> Any:
+        return collate([program.dataset[next(indices)] for _ in range(size)])
+
     made()
     began_s = time.process_time()
     batches, seconds = timed(made, spec.measure_s)
