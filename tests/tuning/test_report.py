@@ -285,6 +285,12 @@ def test_the_command_that_uses_it_stands_at_the_top_and_only_if_there_is_one() -
     assert "keepfed run" not in without
 
 
+@pytest.mark.parametrize(("load", "said"), [(None, False), (1.25, False), (12.3, True)])
+def test_a_machine_that_was_busy_before_is_named_at_the_top(load: float | None, said: bool) -> None:
+    document = {**documents.tuned(), "host": {**documents.HOST, "load_1m": load}}
+    assert ("12.3 processes wanted its 8 cores" in text_of(page(document, ABOUT))) is said
+
+
 def test_the_page_says_what_the_what_if_sentences_say() -> None:
     assert "A faster decoder would save up to 1.9× of a worker's time." in text_of(page(documents.tuned(), ABOUT))
 

@@ -278,7 +278,7 @@ def test_predictions_lie_beside_measurements_and_the_mean_error_is_said() -> Non
         ["5 workers, prefetch 2", "25.0", "25.0", "+0%"],
         ["6 workers, prefetch 2", "25.0", "25.0", "+0%"],
     ]
-    assert "Mean error: 3% (3 settings)." in " ".join(found.itertext())
+    assert "Mean error: 3% (n = 3)." in " ".join(found.itertext())
     row = next(
         one
         for one in found.iter("svg")

@@ -33,7 +33,7 @@ def keep_report(out: Console, file: Path | None, document: Mapping[str, Any], co
     """
     if file is None:
         return
-    made_at = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    made_at = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")
     try:
         write_text(file, page(document, About(command, use, made_at, __version__)))
     except OSError as error:

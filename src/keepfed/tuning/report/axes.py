@@ -62,9 +62,12 @@ def from_zero(highest: float, *, count: int = 5, whole: bool = False) -> Axis:
 
 
 def rates_axis(means: Iterable[float], highs: Iterable[float], *, count: int = 5) -> Axis:
-    """For rates with intervals: all of a usual one fits; that of two windows that disagree would flatten all else."""
+    """For rates with intervals: all of a usual one fits; that of two windows that disagree would flatten all else.
+
+    Above the highest rate there is an eighth of it, for its label.
+    """
     highest = max(means)
-    return from_zero(max(highest, min(max(highs, default=0.0), 1.4 * highest)), count=count)
+    return from_zero(max(1.125 * highest, min(max(highs, default=0.0), 1.4 * highest)), count=count)
 
 
 def around(lowest: float, highest: float, *, count: int = 8) -> Axis:

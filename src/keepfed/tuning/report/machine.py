@@ -28,6 +28,15 @@ def machine(raw: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     return tuple((say(key), text) for key, text in known.items() if text)
 
 
+def busy(raw: Mapping[str, Any]) -> str:
+    """What to know where others had the cores: how many were wanted before the program started; empty if few enough."""
+    host = Facts(raw)
+    load, cores = host.amount("load_1m"), host.amount("cores_machine")
+    if not load or not cores or load < cores:
+        return ""
+    return say("report.busy", load=number(load), cores=number(cores))
+
+
 def _cores(host: Facts) -> str:
     cores, cause = host.amount("cores"), host.text("cores_cause")
     if cores is None:

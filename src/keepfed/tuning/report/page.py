@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from keepfed.text import language, say
 from keepfed.tuning.report.headline import headline
-from keepfed.tuning.report.machine import machine
+from keepfed.tuning.report.machine import busy, machine
 from keepfed.tuning.report.overview import overview
 from keepfed.tuning.report.reading import printable, read_document
 from keepfed.tuning.report.records import Document
@@ -64,6 +64,7 @@ def page(document: Mapping[str, Any], about: About) -> str:
         sections=sections,
         left_out=say("report.left_out", count=left_out, total=len(known.loaders)) if left_out else "",
         sweep=sweep(known.sweep) if known.sweep else None,
+        busy=busy(known.host),
         host=machine(known.host),
     )
 
