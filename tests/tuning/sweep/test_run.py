@@ -196,10 +196,34 @@ def test_without_pseudo_terminals_it_is_a_pipe(tmp_path: Path, monkeypatch: pyte
     def none() -> None:
         raise OSError("out of pty devices")
 
-    monkeypatch.setattr("pty.openpty", none)
+    monkeypatch.setattr("os.openpty", none)
     made = run(
         tmp_path,
         [*PYTHON, "import os; print(os.environ['PYTHONUNBUFFERED'], os.isatty(1), '3/9 [00:01<00:01, 2.5it/s]')"],
     )
     assert (tmp_path / "out.log").read_bytes() == b"1 False 3/9 [00:01<00:01, 2.5it/s]\n"
     assert rows([made], ["7"])[0].rate == 2.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans come to us on Linux alone")
+def test_a_daemon_in_a_session_of_its_own_is_found_ended_and_counted(tmp_path: Path) -> None:
+    """Its parent has ended before anybody could look: two forks, and the first process is over."""
+    daemon = r"""
+import os, time
+ready, say = os.pipe()
+if not os.fork():
+    os.setsid()
+    if not os.fork():
+        while time.process_time() < 0.3:
+            pass
+        os.write(say, b"x")
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+os.read(ready, 1)
+"""
+    made = run(tmp_path, [*PYTHON, daemon])
+    assert made.ending is Ending.ENDED
+    assert not psutil.Process().children()
+    assert made.usage is not None
+    assert made.usage.cpu_s >= 0.3

@@ -154,7 +154,7 @@ def swept(sweep: Mapping[str, Any]) -> str:
     """A sweep of the history, from its JSON: rates by value, and the one to take."""
     known = sweep["values"]
     units = {value["unit"] for value in known if value["batches_per_s"]}
-    unit = f" {unit_text(units.pop())}" if len(units) == 1 else ""
+    unit = unit_text(units.pop()) if len(units) == 1 else ""
     rates = [
         say(
             "sweep.past_value",
@@ -165,4 +165,4 @@ def swept(sweep: Mapping[str, Any]) -> str:
         for number in [value["batches_per_s"]]
     ]
     best = say("sweep.past_best", value=sweep["best"]) if isinstance(sweep.get("best"), str) else ""
-    return "   ".join([*rates[:-1], f"{rates[-1]}{unit}", best]).rstrip() if rates else best
+    return "   ".join(part for part in (unit, *rates, best) if part)

@@ -38,7 +38,7 @@ class Output:
         """Why the file is not whole; empty when it is."""
         try:
             self.is_terminal, (self._ours, self.descriptor) = True, _terminal()
-        except (ImportError, OSError):
+        except (ImportError, AttributeError, OSError):  # Windows has none of it
             self.is_terminal, (self._ours, self.descriptor) = False, os.pipe()
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
@@ -102,11 +102,10 @@ class Output:
 def _terminal() -> tuple[int, int]:
     """Our end and the program's end of a pseudo terminal that changes nothing of what passes."""
     import fcntl
-    import pty
     import struct
     import termios
 
-    ours, theirs = pty.openpty()
+    ours, theirs = os.openpty()
     with contextlib.suppress(OSError, termios.error):
         modes = termios.tcgetattr(theirs)
         modes[1] &= ~termios.OPOST  # or every "\n" would be "\r\n" in the file

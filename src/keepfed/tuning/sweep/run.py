@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from keepfed.errors import UsageError
+from keepfed.tuning.sweep.adoption import Adoption
 from keepfed.tuning.sweep.output import Output
 from keepfed.tuning.sweep.progress_lines import BarId, Metric, read_progress
 from keepfed.tuning.sweep.rate import Sighting
@@ -159,18 +160,23 @@ class Runner:
         """
         output, watched, began_s = Output(file, self.clock), Watched(self.metric), self.clock()
         try:
-            with self.start(command, output.descriptor, output.environment(self.environ)) as program:
+            with (
+                Adoption() as adoption,
+                self.start(command, output.descriptor, output.environment(self.environ)) as program,
+            ):
                 output.begin()
                 watch = TreeWatch(program.pid, self.clock) if self.has_gpu else TreeWatch(program.pid, self.clock, None)
                 ending, code, seconds = self._follow(program, output, watched, watch, began_s, seen)
                 # Also after an end of its own: what it has left behind would run beside the next value.
-                program.stop((0.0, 5.0), watch.seen)
+                program.stop((0.0, 5.0), watch.seen | adoption.adopted())
+                adoption.bury()
+                usage = watch.usage()
         except UsageError as error:
             return Run(value, Ending.NOT_STARTED, getattr(error, "exit_code", None), 0.0, {}, None, None, str(error))
         finally:
             output.end()
         watched.take(output.take(), last=True)
-        return Run(value, ending, code, seconds, watched.tracks, watch.usage(), file, output.lost)
+        return Run(value, ending, code, seconds, watched.tracks, usage, file, output.lost)
 
     def _follow(
         self,
@@ -188,10 +194,11 @@ class Runner:
             now_s = self.clock()
             if program.told is not None:
                 break
-            if watched.first_s is not None and now_s - watched.first_s >= self.limits.each_s:
-                return Ending.TIME_UP, program.stop(others=watch.seen), now_s - began_s
-            if now_s - began_s >= self.limits.whole_s:
-                return Ending.TOO_SLOW, program.stop(others=watch.seen), now_s - began_s
+            measured = watched.first_s is not None and now_s - watched.first_s >= self.limits.each_s
+            if measured or now_s - began_s >= self.limits.whole_s:
+                watch.look_at_last()
+                code = program.stop(others=watch.seen)
+                return (Ending.TIME_UP if measured else Ending.TOO_SLOW), code, now_s - began_s
         seconds = self.clock() - began_s
         if program.told is not None:
             if code is None and (code := program.wait(AFTER_INTERRUPT_S)) is None:

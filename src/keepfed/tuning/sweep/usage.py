@@ -7,8 +7,8 @@ Sums over a tree are lower bounds, each for another reason, and the worst mistak
   samples; what came and went between two of them is missed.
 - CPU seconds of a process that has ended are in its parent, if that waited for it; so the sum over the living, their waited-for
   children included, only grows, and at the end the kernel's own account of our children (getrusage(2), RUSAGE_CHILDREN) holds the
-  tree. A process whose parent did not wait for it is missed after its last sample: workers of a trainer that was
-  killed, daemons.
+  tree. A process whose parent did not wait for it (workers of a trainer that was killed, daemons) comes to us on Linux
+  (`adoption.py`); elsewhere it is missed after its last sample.
 - The walk through the page tables costs the kernel about 30 ms per GB, on cores that the program wants itself. So samples are
   spaced by what they cost, to stay below 2 % of one core.
 
@@ -19,16 +19,17 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import psutil
 
 from keepfed.host.gpu import Gpu, Gpus, read_gpus
 
-COST_SHARE = 0.02
-"""Most of one core that looking may take."""
+COST_SHARE = 0.01
+"""Most of one core that looking at the CPU seconds may take, and that looking at the memory may take."""
 
 FIRST_S, LATER_S = 0.1, 1.0
 """Seconds between samples: short at the beginning, so that a program of two seconds is seen at all."""
@@ -71,12 +72,18 @@ class Usage:
     """Time and share (0 to 1) in which the GPU that it uses ran a kernel; empty without one."""
 
 
-def cpu_between(samples: Iterable[CpuSample], from_s: float, to_s: float) -> float | None:
-    """CPU seconds between two moments, by the samples nearest to them; None without two samples in between."""
-    known = [sample for sample in samples if from_s <= sample.at_s <= to_s]
-    if len(known) < 2 or known[-1].at_s - known[0].at_s < 0.5 * (to_s - from_s):
-        return None
-    return (known[-1].cpu_s - known[0].cpu_s) * (to_s - from_s) / (known[-1].at_s - known[0].at_s)
+def cpu_between(samples: Sequence[CpuSample], from_s: float, to_s: float) -> float | None:
+    """CPU seconds between two moments, straight lines between samples; None where the samples do not reach that far."""
+    ends = [_cpu_at(samples, at_s) for at_s in (from_s, to_s)]
+    return None if ends[0] is None or ends[1] is None else ends[1] - ends[0]
+
+
+def _cpu_at(samples: Sequence[CpuSample], at_s: float) -> float | None:
+    for one, other in pairwise(samples):
+        if one.at_s <= at_s <= other.at_s:
+            part = (at_s - one.at_s) / max(1e-9, other.at_s - one.at_s)
+            return one.cpu_s + part * (other.cpu_s - one.cpu_s)
+    return None
 
 
 class TreeWatch:
@@ -88,7 +95,7 @@ class TreeWatch:
         """`gpus` None: this host has none, so it need not be asked again and again."""
         self._clock, self._gpus = clock, gpus
         self._began_s = clock()
-        self._due_s = self._began_s
+        self._cpu_due_s = self._memory_due_s = self._began_s
         self._ended_before_s = _waited_for_s()
         self._cpu: list[CpuSample] = []
         self._gpu: list[tuple[float, float]] = []
@@ -102,18 +109,25 @@ class TreeWatch:
             self._root = None
 
     def look(self) -> None:
-        """Take a sample if one is due."""
-        began_s = self._clock()
-        if began_s < self._due_s:
+        """Take the samples that are due: CPU seconds often, memory as seldom as it is dear."""
+        now_s = self._clock()
+        if now_s < min(self._cpu_due_s, self._memory_due_s):
             return
+        pause_s = min(LATER_S, FIRST_S + 0.1 * (now_s - self._began_s))
         began_cpu_s = time.thread_time()
         living = self._living()
-        self._add_cpu(living, began_s)
-        self._add_memory(living)
-        self._add_gpu(living, began_s)
+        self._add_cpu(living, now_s)
+        self._add_gpu(living, now_s)
         cost_s = time.thread_time() - began_cpu_s
-        pause_s = min(LATER_S, FIRST_S + 0.1 * (began_s - self._began_s))
-        self._due_s = began_s + max(pause_s, cost_s / COST_SHARE)
+        self._cpu_due_s = now_s + max(pause_s, cost_s / COST_SHARE)
+        if now_s >= self._memory_due_s:
+            self._add_memory(living)
+            cost_s = time.thread_time() - began_cpu_s
+            self._memory_due_s = now_s + max(pause_s, cost_s / COST_SHARE)
+
+    def look_at_last(self) -> None:
+        """Take a sample of CPU seconds now: the program is about to be stopped."""
+        self._add_cpu(self._living(), self._clock())
 
     def _living(self) -> list[psutil.Process]:
         """The tree now, and what was in it and has lost its parent."""
