@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from keepfed.errors import UsageError
@@ -63,9 +65,36 @@ def test_other_text_is_no_progress(piece: str) -> None:
     assert read_progress(piece) is None
 
 
-def test_a_download_is_known_as_one() -> None:
-    reading = read_progress("model.bin:  5%|▌  | 52.0M/1.00G [00:05<01:30, 10.5MB/s]")
-    assert reading is None or reading.bar.counts_bytes
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "model.bin:  5%|▌  | 52.0M/1.00G [00:05<01:30, 10.5MB/s]",
+        "Map (num_proc=4):  20%|██  | 10000/50000 [00:01<00:04, 9456.78 examples/s]",
+        "Generating train split:   7%|▋  | 3610/50000 [00:00<00:01, 57033.97 examples/s]",
+        "Loading checkpoint shards: 100%|██| 2/2 [00:05<00:00,  2.61s/it]",
+        "Sanity Checking DataLoader 0:  50%|████    | 1/2 [00:00<00:00, 1684.46it/s]",
+    ],
+)
+def test_what_comes_before_training_is_known_as_that(piece: str) -> None:
+    reading = read_progress(piece)
+    assert reading is None or reading.bar.prepares
+
+
+def test_training_is_not_taken_for_preparing() -> None:
+    for piece in [*TQDM, *DRAWN]:
+        reading = read_progress(piece)
+        assert reading is not None
+        assert not reading.bar.prepares
+
+
+@pytest.mark.parametrize(
+    "line", ["0.123 " * 160, "1" * 990, "a1 / " * 190, "1/1 " * 240, "━" * 900, "1[1 " * 240 + "/s"]
+)
+def test_no_line_takes_long_to_read(line: str) -> None:
+    began_s = time.process_time()
+    for _ in range(10):
+        read_progress(line)
+    assert time.process_time() - began_s < 0.5
 
 
 def test_megabytes_in_one_piece_are_not_searched() -> None:

@@ -35,7 +35,7 @@ _TQDM = re.compile(
     rf"(?:/(?P<total>{_NUMBER})(?P<total_prefix>[kM]?)[^\s\d/\[\]]*)? "
     r"\[[\d:]+(?:<[\d:?]+)?, +(?P<rate>[^\],]+)"
 )
-_FAST = re.compile(rf"(?P<number>{_NUMBER})(?P<prefix>[kM]?)(?P<unit>[^\s\d/,\]][^\s/,\]]*)/s$")
+_FAST = re.compile(rf"(?P<number>{_NUMBER})(?P<prefix>[kM]?) ?(?P<unit>[^\s\d/,\]][^\s/,\]]*)/s$")
 _SLOW = re.compile(rf"(?P<number>{_NUMBER})(?P<time>s|ms|us)/(?P<unit>[^\s,\]]+)$")
 _COUNTED = re.compile(r"(?<![\d./])(?P<done>\d+)/(?P<total>\d+)(?![\d/])")
 _DRAWN = re.compile(r"[━╸╺]{3}|\[[=>.]{5,}\]")
@@ -54,8 +54,16 @@ _NAMED_FAST = re.compile(
     rf"(?<![\w.])(?P<unit>{_UNITS}) ?(?:/|per) ?(?:s|sec|second)\b['\"]?\s*[:=]\s*['\"]?(?P<number>{_NUMBER})(?P<prefix>)",
     re.IGNORECASE,
 )
-_LONGEST = 2000
+_LONGEST = 1000
 """No bar is longer; a dump of an array is, and is not worth searching."""
+_HINT = re.compile(
+    rf"/ ?(?:\d|s|{_UNITS})|\bper ", re.IGNORECASE
+)  # programs write thousands of other lines, on our core
+# What Hugging Face's hub, datasets and transformers draw, torchvision's downloads, and Lightning before its first epoch.
+_PREPARING = re.compile(
+    r"(?:Map|Filter|Flatten|Cast|Generating|Download|Fetching|Resolving|Loading|Extract|Tokeniz|Creating|Saving|Sanity)",
+    re.IGNORECASE,
+)
 _BYTES = re.compile(r"i?B(?:ytes?)?$")
 
 
@@ -73,9 +81,9 @@ class BarId:
     """What it counts: "it", "batch", "step"; empty where nothing is named."""
 
     @property
-    def counts_bytes(self) -> bool:
-        """Whether it is a download or a copy, which says nothing about training."""
-        return bool(_BYTES.search(self.unit))
+    def prepares(self) -> bool:
+        """Whether it is about what comes before training: a download, a data set that is tokenized, Lightning's sanity check."""
+        return bool(_BYTES.search(self.unit) or _PREPARING.match(self.words))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +102,7 @@ class Reading:
 
 def read_progress(piece: str) -> Reading | None:
     """The progress that a piece shows; None for any other text."""
-    if len(piece) > _LONGEST:
+    if len(piece) > _LONGEST or not _HINT.search(piece):
         return None
     return _tqdm(piece) or _drawn(piece) or _logged(piece) or _loose(piece)
 

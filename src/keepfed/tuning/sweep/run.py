@@ -128,7 +128,7 @@ class Watched:
     def _read(self, pieces: Iterable[tuple[float, str]]) -> None:
         for at_s, piece in pieces:
             reading = read_progress(piece) if self.metric is None else self.metric.read(piece)
-            if reading is not None and not reading.bar.counts_bytes:
+            if reading is not None and not reading.bar.prepares:
                 track = self.tracks.setdefault(reading.bar, [])
                 track.append(Sighting(at_s, reading.done, reading.rate))
                 moved = reading.done is None or track[0].done != reading.done
