@@ -79,7 +79,7 @@ def test_intervals_reach_from_low_to_high_and_one_window_has_none() -> None:
     ]
     expected = [(one["low"], one["high"]) for one in documents.loader()["points"] if one["low"] is not None]
     assert len(expected) == 3
-    assert ranges == [pytest.approx(pair, abs=0.01) for pair in expected]
+    assert sorted(ranges) == [pytest.approx(pair, abs=0.01) for pair in expected]
 
 
 def test_two_windows_that_disagree_do_not_flatten_the_others() -> None:
@@ -90,7 +90,7 @@ def test_two_windows_that_disagree_do_not_flatten_the_others() -> None:
     axis = scale(plots(found)[0])
     assert set(axis) == {"0", "10", "20", "30", "40"}
     ends = [float(line.get("y2", "nan")) for line in plots(found)[0].iter("line") if "range" in line.get("class", "")]
-    assert ends[0] == axis["40"]
+    assert min(ends) == axis["40"]
     assert cells(found)[0][2] == "0 – 70.0"
 
 

@@ -21,6 +21,7 @@ from keepfed.tuning.report.reading import printable, read_document
 from keepfed.tuning.report.records import Document
 from keepfed.tuning.report.section import section_of
 from keepfed.tuning.report.sweep import sweep
+from keepfed.tuning.report.timeline import MOST_BINS
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,6 +31,10 @@ LARGEST = 1_000_000
 
 _ROOM = 700_000
 """Bytes for the sections of loaders; overview, host and style share the rest."""
+
+
+_FEW = 4
+"""More loaders than this get coarser timelines, so that more of them have pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +97,10 @@ def _sections(document: Document, anchors: list[str]) -> tuple[list[str], int]:
     template = _environment().get_template("section.html.jinja")
     sections: list[str] = []
     headed = len(document.loaders) == 1 and document.sweep is None
+    most_bins = MOST_BINS if len(document.loaders) <= _FEW else MOST_BINS // 4
     room = _ROOM
     for loader, anchor in zip(document.loaders, anchors, strict=True):
-        made = template.render(section=section_of(loader, anchor, headed=headed))
+        made = template.render(section=section_of(loader, anchor, headed=headed, most_bins=most_bins))
         room -= len(made.encode())
         if room < 0:
             break

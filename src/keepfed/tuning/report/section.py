@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from keepfed.plan import Plan
 from keepfed.text import say
-from keepfed.tuning.numbers import NONE, percent, plan_text, rate, seconds_text, size
+from keepfed.tuning.numbers import NONE, percent, plan_text, rate, seconds_text, short_time, size
 from keepfed.tuning.report.headline import loader_sentence
 from keepfed.tuning.report.marks import Figure, Table
 from keepfed.tuning.report.path import judged
@@ -53,9 +53,9 @@ class Section:
     """The path in words."""
 
 
-def section_of(loader: Loader, anchor: str, *, headed: bool) -> Section:
-    """Everything about one loader; `headed`: the headline of the page has said its sentence."""
-    figures = (throughput(loader), timeline(loader), prediction(loader), phases(loader))
+def section_of(loader: Loader, anchor: str, *, headed: bool, most_bins: int) -> Section:
+    """Everything about one loader. `headed`: the headline of the page has said its sentence; `most_bins`: dots over time."""
+    figures = (throughput(loader), timeline(loader, most_bins), prediction(loader), phases(loader))
     return Section(
         anchor,
         loader.name,
@@ -115,7 +115,7 @@ def _prefetch(plan: Plan) -> str:
 
 
 def _cpu(point: Point) -> str:
-    return NONE if point.cpu_s_per_batch is None else say("report.n_seconds", seconds=rate(point.cpu_s_per_batch))
+    return NONE if point.cpu_s_per_batch is None else short_time(point.cpu_s_per_batch)
 
 
 def _moves(loader: Loader) -> Table | None:

@@ -15,7 +15,7 @@ from collections import Counter
 
 from keepfed.plan import Plan
 from keepfed.text import say
-from keepfed.tuning.numbers import NONE, percent, plan_text, rate, seconds_text, size
+from keepfed.tuning.numbers import NONE, percent, plan_text, rate, seconds_text, short_time, size
 from keepfed.tuning.report.axes import Axis, Plane, around, rates_axis, tick_text
 from keepfed.tuning.report.marks import Dot, Figure, Key, Label, Line, Mark, Panel, Table, Tick
 from keepfed.tuning.report.path import curves, drawn_curves, is_walked, judged, path, shape_of, tone_of
@@ -61,7 +61,7 @@ def _rates(loader: Loader, across: Axis, *, walked: bool) -> Panel:
     plane = Plane(across, up, HEIGHT)
     series = () if walked else curves(loader.points)
     marks = path(loader, plane) if walked else drawn_curves(series, plane)
-    for point in loader.points:
+    for point in _named_last(loader):
         marks += _interval(loader, point, plane)
         marks.append(_dot(loader, point, plane, point.per_s))
     if not series:
@@ -80,7 +80,7 @@ def _rates(loader: Loader, across: Axis, *, walked: bool) -> Panel:
 
 def _waits(loader: Loader, across: Axis) -> Panel:
     plane = Plane(across, Axis(0.0, 1.0, (0.0, 0.25, 0.5, 0.75, 1.0)), HEIGHT)
-    known = [(point, point.wait_share) for point in loader.points if point.wait_share is not None]
+    known = [(point, point.wait_share) for point in _named_last(loader) if point.wait_share is not None]
     marks = [_dot(loader, point, plane, share) for point, share in known]
     named = [(point, percent(share), plane.y(share)) for point, share in known if point in _named(loader)]
     said = (say("report.dot_wait", plan=plan_text(point.plan), wait=percent(share)) for point, share in known)
@@ -133,6 +133,11 @@ def _named(loader: Loader) -> list[Point]:
     return [point for point in loader.points if tone_of(loader, point.plan) in {"start", "chosen"}]
 
 
+def _named_last(loader: Loader) -> list[Point]:
+    """All points, so that those of the start and the choice lie on top."""
+    return sorted(loader.points, key=lambda point: point in _named(loader))
+
+
 def _labels(named: list[tuple[Point, str, float]], plane: Plane) -> list[Label]:
     """Above their points; the lower of two that are close stands below."""
     places = [(plane.x(point.plan.num_workers), y, text) for point, text, y in named]
@@ -182,7 +187,7 @@ def _table(points: tuple[Point, ...]) -> Table:
             NONE if point.windows is None else str(point.windows),
             NONE if point.seconds is None else seconds_text(point.seconds),
             size(int(point.memory_bytes or 0)),
-            NONE if point.cpu_s_per_batch is None else say("report.n_seconds", seconds=rate(point.cpu_s_per_batch)),
+            NONE if point.cpu_s_per_batch is None else short_time(point.cpu_s_per_batch),
         )
         for point in points
     )

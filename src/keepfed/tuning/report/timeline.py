@@ -46,20 +46,20 @@ class Bin:
     """How many they are."""
 
 
-def timeline(loader: Loader) -> Figure | None:
+def timeline(loader: Loader, most: int = MOST_BINS) -> Figure | None:
     """The figure; None where fewer than two windows are known."""
-    bins = binned(loader.timeline)
+    bins = binned(loader.timeline, most)
     if len(bins) < 2:
         return None
     last_s = max([bins[-1].at_s, *(move.at_s for move in loader.moves if move.at_s is not None)])
     across = until(last_s)
     ticks = tuple(Tick(across.at(value), tick_text(value)) for value in across.ticks)
-    most = max(one.windows for one in bins)
+    together = max(one.windows for one in bins)
     caption = say("report.timeline_caption")
     if _timed(loader):
         caption = say("report.and_then", first=caption, second=say("report.timeline_moves"))
-    if most > 1:
-        caption = say("report.and_then", first=caption, second=say("report.timeline_bins", count=most))
+    if together > 1:
+        caption = say("report.and_then", first=caption, second=say("report.timeline_bins", count=together))
     panels = (_rates(loader, bins, across), _workers(loader, bins, across), _waits(loader, bins, across))
     *upper, lowest = (panel for panel in panels if panel is not None)
     return Figure(
@@ -71,15 +71,15 @@ def timeline(loader: Loader) -> Figure | None:
     )
 
 
-def binned(timeline: tuple[Moment, ...]) -> tuple[Bin, ...]:
-    """At most MOST_BINS of them, equally wide in time."""
-    if len(timeline) <= MOST_BINS:
+def binned(timeline: tuple[Moment, ...], most: int) -> tuple[Bin, ...]:
+    """At most `most` of them, equally wide in time."""
+    if len(timeline) <= most:
         groups = [[moment] for moment in timeline]
     else:
         end_s = timeline[-1].at_s or 1.0
         by_time: dict[int, list[Moment]] = {}
         for moment in timeline:
-            by_time.setdefault(min(MOST_BINS - 1, int(moment.at_s / end_s * MOST_BINS)), []).append(moment)
+            by_time.setdefault(min(most - 1, int(moment.at_s / end_s * most)), []).append(moment)
         groups = list(by_time.values())
     return tuple(_bin(group) for group in groups)
 
@@ -131,7 +131,7 @@ def _waits(loader: Loader, bins: tuple[Bin, ...], across: Axis) -> Panel | None:
     if not known:
         return None
     plane = Plane(across, Axis(0.0, 1.0, (0.0, 0.5, 1.0)), _LOW)
-    dots = tuple(Dot(plane.x(one.at_s), plane.y(wait), "waiting small", _title(one)) for one, wait in known)
+    dots = tuple(Dot(plane.x(one.at_s), plane.y(wait), "waiting small") for one, wait in known)
     return Panel(
         say("report.axis_wait"),
         _LOW,
