@@ -9,7 +9,7 @@ import pytest
 from keepfed import text
 from keepfed.plan import Plan
 from keepfed.policy.cost import Bounds
-from keepfed.policy.decision import Move, Settled
+from keepfed.policy.decision import Hold, Move, Settled
 from keepfed.policy.search import MOST_LAPS, Search, grid
 from keepfed.policy.window import Observation
 from tests.policy.driven import Run, bounds_of, drive
@@ -115,3 +115,17 @@ def test_once_settled_it_follows_changes_of_load() -> None:
     run = drive(host, search, seconds=200)
     assert run.settled
     assert search.plan.num_workers > 5
+
+
+def test_what_the_model_expected_of_each_plan_is_kept_beside_what_was_measured() -> None:
+    _, search = settle(WORLDS["step"])
+    told = {move.plan: move for move in search.log}
+    assert search.predicted(START) == 0.0
+    for plan, move in told.items():
+        if plan != START:
+            assert move.predicted_batches_per_s == pytest.approx(rate(WORLDS["step"], plan), rel=0.2)
+
+
+def test_an_epochs_end_changes_nothing_while_the_grid_is_measured() -> None:
+    search = Search(START, bounds_of(WORLDS["free"]))
+    assert isinstance(search.epoch_ended(), Hold)

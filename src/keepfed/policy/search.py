@@ -2,7 +2,8 @@
 
 For those who want to see the whole curve, or to check what the online controller found with its few moves. It stands where
 the controller stands: one window in, at most one change of plan out. It measures each plan several times over (`race.py`),
-which takes minutes instead of half a minute, and predicts nothing.
+which takes minutes instead of half a minute. What the model expected of each is kept beside what was measured; it decides
+nothing here.
 
     lap, window by window ─→ lap over ─┬─ open, laps left: another lap with those that are still in the race
                                        └─ decided ─→ the cheapest within the noise band of the best ─→ Settled ─→ follow
@@ -15,9 +16,10 @@ from dataclasses import replace
 
 from keepfed.plan import Plan
 from keepfed.policy.controller import KEPT_MOVES, Controller
-from keepfed.policy.cost import Bounds, fit
+from keepfed.policy.cost import Bounds, fit, memory_of
 from keepfed.policy.decision import Decision, JudgedMove, Limit, Move, Settled, counts, hold, why
-from keepfed.policy.evidence import Estimate, estimate
+from keepfed.policy.evidence import Estimate, Evidence, estimate
+from keepfed.policy.outlook import Findings, Outlook
 from keepfed.policy.race import Race
 from keepfed.policy.window import Observation
 
@@ -39,7 +41,9 @@ NOT_THERE = 4
 
 def grid(start: Plan, bounds: Bounds) -> list[Plan]:
     """The plans to try: the program's own first, then from few workers to many, so that workers are added one by one."""
-    zero = [0] if start.num_workers == 0 or bounds.zero_allowed else []
+    zero = (
+        [0] if start.num_workers == 0 else []
+    )  # a program that has workers may do without them from an epoch's end only
     workers = {*zero, *WORKERS, bounds.max_workers, start.num_workers}
     plans = {
         bounds.clamp(Plan(count, prefetch)) for count in workers for prefetch in {*PREFETCH, start.prefetch_factor}
@@ -65,6 +69,8 @@ class Search:
         self.limited_by: Limit = "unknown"
         """What limited the loop when it settled."""
         self._race = Race()
+        self._evidence = Evidence(bounds.cores)
+        self._predicted: dict[Plan, float] = {}
         self._grid = grid(start, bounds)
         self._order = list(self._grid)
         self._lap = self._at = 0
@@ -87,24 +93,31 @@ class Search:
             self._settling = False
             return hold("warming")
         self._race.add(self._lap, window)
+        self._evidence.add(window)
         if self._chosen is not None:
             return self._settle(self._chosen)
         self._note(window)
         self._at += 1
         return self._next(window)
 
-    def epoch_ended(self) -> Decision:
-        """An epoch is over; a sweep changes its plan between windows alone."""
-        return hold("measuring") if self._follower is None else self._follower.epoch_ended()
-
-    def predicted(self, plan: Plan) -> float:
-        """Nothing is predicted where everything is measured; once settled, as `Controller` does."""
-        return 0.0 if self._follower is None else self._follower.predicted(plan)
-
     def estimate(self, plan: Plan | None = None) -> Estimate | None:
         """What is known of a plan (of the one in force by default)."""
         known = self._follower.estimate(plan) if self._follower is not None else None
         return known or self._race.of(plan or self.plan)
+
+    def epoch_ended(self) -> Decision:
+        """While the grid is measured nothing special; once settled, as the controller."""
+        if self._follower is None:
+            return hold("measuring")
+        self._follower.bounds = self.bounds
+        decision = self._follower.epoch_ended()
+        self.plan = self._follower.plan
+        return decision
+
+    def predicted(self, plan: Plan) -> float:
+        """Batches a second that the model expected of a plan before it was measured; 0.0 where nothing was predicted."""
+        known = self._follower.predicted(plan) if self._follower is not None else 0.0
+        return known or self._predicted.get(plan, 0.0)
 
     # ------------------------------------------------------------------------------------------------- where to go next
 
@@ -115,6 +128,7 @@ class Search:
             if plan == self.plan:  # where a lap turns back
                 return hold("measuring")
             if self._fits(plan, window):
+                self._predict(plan)
                 return self._go(plan)
             self._forget(plan)
         self._lap, self._at = self._lap + 1, 0
@@ -124,6 +138,13 @@ class Search:
             self._order = [plan for plan in reversed(self._order) if plan in racing]
             return self._next(window)
         return self._choose()
+
+    def _predict(self, plan: Plan) -> None:
+        """What the model expects of a plan, from what was measured of the one before."""
+        now = self._race.of(self.plan)
+        if now is not None and self._race.of(plan) is None:
+            outlook = Outlook(now, self._evidence, Findings(0), self._reachable())
+            self._predicted[plan] = outlook.predicted(plan)
 
     def _go(self, plan: Plan) -> Move:
         self.plan, self._settling = plan, True
@@ -140,24 +161,21 @@ class Search:
         facts = {"band": self._race.band(), "plans": len(self._race.plans()), "laps": self._lap}
         reason = why("sweep_chosen", **counts(chosen), **facts)
         if len(self._grid) > 1:
-            self._log(JudgedMove(chosen, now.batches_per_s, 0.0, now.wait_share, kept=True, reason=reason))
+            self._log(
+                JudgedMove(chosen, now.batches_per_s, self.predicted(chosen), now.wait_share, kept=True, reason=reason)
+            )
         self._follower = Controller(chosen, self.bounds, mode="follow", wait_share=now.starve_share)
-        self.limited_by, key = self._limit(now)
-        facts = {"wait_share": now.starve_share, "busy": now.utilisation, "cores": self.bounds.cores}
-        return Settled(chosen, self.limited_by, why(key, **counts(chosen), **facts))
-
-    def _limit(self, now: Estimate) -> tuple[Limit, str]:
-        """What limits the loop under the plan that was chosen; the whole curve is known."""
-        if now.contended(self.bounds.cores) and now.worker_cores() > 0.25 * self.bounds.cores:
-            return "cores", "limit_cores"
-        if now.starving <= self._race.band():
-            return "step", "limit_step"
-        most = max(plan.num_workers for plan in self._race.plans())
-        if now.plan.num_workers == most >= self.bounds.max_workers:
-            return "workers", "limit_workers"
-        if now.fetch_cpu_s < 0.5 * now.fetch_s:
-            return "io", "limit_io"
-        return "unknown", "limit_unknown"
+        findings = Findings(0, no_more=chosen.num_workers < max(plan.num_workers for plan in self._race.plans()))
+        self.limited_by, key = Outlook(now, self._evidence, findings, self._reachable()).limit()
+        reason = why(
+            key,
+            **counts(chosen),
+            wait_share=now.starve_share,
+            busy=now.utilisation,
+            cores=self.bounds.cores,
+            memory_mb=memory_of(chosen, now.batch_bytes, now.worker_bytes)[0] / 1e6,
+        )
+        return Settled(chosen, self.limited_by, reason)
 
     # ----------------------------------------------------------------------------------------- what may not be measured
 
@@ -190,8 +208,7 @@ class Search:
         return fit(plan, self._reachable(), window.batch_bytes, window.worker_bytes, share=share) == plan
 
     def _reachable(self) -> Bounds:
-        zero = self.bounds.zero_allowed or self._grid[0].num_workers == 0
-        fewest = self.bounds.min_workers if zero else max(1, self.bounds.min_workers)
+        fewest = self.bounds.min_workers if self._grid[0].num_workers == 0 else max(1, self.bounds.min_workers)
         return replace(self.bounds, min_workers=fewest, max_workers=max(fewest, self.bounds.max_workers))
 
     # ---------------------------------------------------------------------------------------------- what is said of it
@@ -200,8 +217,8 @@ class Search:
         """One entry per window; kept: the plan is the fastest so far, of several."""
         now = estimate(window.plan, [window])
         leads = len(self._grid) > 1 and self._race.leader() == window.plan
-        reason = why("sweep", **counts(window.plan), lap=self._lap + 1)
-        self._log(JudgedMove(window.plan, now.batches_per_s, 0.0, now.wait_share, kept=leads, reason=reason))
+        reason, expected = why("sweep", **counts(window.plan), lap=self._lap + 1), self.predicted(window.plan)
+        self._log(JudgedMove(window.plan, now.batches_per_s, expected, now.wait_share, kept=leads, reason=reason))
 
     def _log(self, move: JudgedMove) -> None:
         self.log.append(move)

@@ -26,6 +26,8 @@ from keepfed.profile import FILE_NAME, read_profile
 from keepfed.text import say
 
 DEFAULT_MAX_SECONDS = 600.0
+EXHAUSTIVE_MAX_SECONDS = 1800.0
+"""A dozen plans, twice at least, in windows of up to twelve seconds where batches are slow."""
 
 
 class Then(StrEnum):
@@ -93,6 +95,8 @@ def tune(
     check_place("--plan" if plan else FILE_NAME, plan_file)
     if plan_file.exists():
         read_profile(plan_file)
+    if exhaustive and max_seconds == DEFAULT_MAX_SECONDS:
+        max_seconds = EXHAUSTIVE_MAX_SECONDS
     if spec:
         command = (spec, *bench.words())
     tuned = Request(
