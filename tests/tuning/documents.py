@@ -135,6 +135,31 @@ def exhaustive() -> dict[str, Any]:
     return tuned(one, search="exhaustive")
 
 
+def finals() -> dict[str, Any]:
+    """An exhaustive search of a dataset without a step, its best plans and two changes in fresh processes."""
+    document = exhaustive()
+    document["step"] = False
+    document["loaders"][0] |= {
+        "site": "mydata:make",
+        "finals": [
+            {**plan(4), "factor": 1.0, "low": 1.0, "high": 1.0, "rounds": 4},
+            {**plan(6), "factor": 1.08, "low": 1.05, "high": 1.11, "rounds": 4},
+        ],
+        "offers": [
+            {
+                "key": "threads",
+                "factor": 1.42,
+                "low": 1.36,
+                "high": 1.49,
+                "faster": True,
+                "text": "cv2.setNumThreads(0)",
+            },
+            {"key": "pin", "factor": 0.99, "low": 0.96, "high": 1.02, "faster": False, "text": "pin_memory=True"},
+        ],
+    }
+    return document
+
+
 def swept(*rates: float | None, **more: Any) -> dict[str, Any]:
     """A sweep whose values are 0, 2, 4, 8, 16 …; None: the run failed. `more` goes into the object "sweep"."""
     known = rates or (8.1, 15.5, 27.9, 31.2, 29.8)

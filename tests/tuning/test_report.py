@@ -38,6 +38,7 @@ DOCUMENTS: dict[str, Any] = {
     "offline": documents.tuned(documents.loader("mydata:make"), search="offline"),
     "equal": documents.swept(8.1, 15.5, 27.9, 31.2, 31.9, best="8", equal=["8", "16"]),
     "unchosen": documents.swept(None, None, best=None, equal=[]),
+    "finals": documents.finals(),
     "nothing": {},
 }
 
@@ -185,7 +186,7 @@ def test_no_document_is_too_odd_to_be_shown(data: st.DataObject) -> None:
             return {key: mangled(inner) for key, inner in value.items() if data.draw(st.integers(0, 19))}
         return [mangled(inner) for inner in value] if isinstance(value, list) else value
 
-    name = data.draw(st.sampled_from(["tuned", "exhaustive", "swept", "old"]))
+    name = data.draw(st.sampled_from(["tuned", "finals", "swept", "old"]))
     document = mangled(DOCUMENTS[name])
     parsed(page(document if isinstance(document, dict) else {}, ABOUT))
 
@@ -289,6 +290,11 @@ def test_the_command_that_uses_it_stands_at_the_top_and_only_if_there_is_one() -
 def test_a_machine_that_was_busy_before_is_named_at_the_top(load: float | None, said: bool) -> None:
     document = {**documents.tuned(), "host": {**documents.HOST, "load_1m": load}}
     assert ("12.3 processes wanted its 8 cores" in text_of(page(document, ABOUT))) is said
+
+
+def test_numbers_without_a_step_are_called_the_loaders_own_maximum() -> None:
+    assert words("en")["offline.alone"] in text_of(page(documents.finals(), ABOUT))
+    assert words("en")["offline.alone"] not in text_of(page({**documents.finals(), "step": True}, ABOUT))
 
 
 def test_the_page_says_what_the_what_if_sentences_say() -> None:

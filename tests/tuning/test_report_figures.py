@@ -297,6 +297,23 @@ def test_a_prediction_that_only_a_move_knows_is_shown() -> None:
     assert [row[1] for row in cells(figure(documents.tuned(one), "prediction"))] == ["20.1", "25.0", "25.0"]
 
 
+@pytest.mark.parametrize(("name", "factors"), [("finals", (1.0, 1.08)), ("offers", (1.42, 0.99))])
+def test_fresh_processes_lie_at_their_factor_of_one(name: str, factors: tuple[float, ...]) -> None:
+    found = figure(documents.finals(), name)
+    rows = [one for one in found.iter("svg") if one.get("aria-hidden") and one.find("circle[@cx]") is not None]
+    for row, factor in zip(rows, factors, strict=True):
+        one = next(line for line in row.iter("line") if line.get("class") == "line axis")
+        dot = row.find("circle")
+        assert dot is not None
+        assert percent(dot.get("cx")) / percent(one.get("x1")) == pytest.approx(factor, rel=0.001)
+
+
+def test_only_a_change_that_helped_is_called_faster() -> None:
+    said = " ".join(" ".join(figure(documents.finals(), "offers").itertext()).split())
+    assert "cv2.setNumThreads(0) faster; 1.42× (1.36–1.49)" in said
+    assert "pin_memory=True no gain; 0.99× (0.96–1.02)" in said
+
+
 # -------------------------------------------------------------------------------------------------------------- axes
 
 

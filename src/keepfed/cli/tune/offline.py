@@ -144,7 +144,7 @@ class SpecTuning(Tuning):
 
     def document(self, results: tuple[LoaderResult, ...]) -> dict[str, Any]:
         """With what fresh processes have said."""
-        found = Tuning.document(self, results)
+        found = {**Tuning.document(self, results), "step": self.bench.has_step}
         for loader in found["loaders"]:
             if self.finals:
                 loader["finals"] = [final.to_json() for final in self.finals]

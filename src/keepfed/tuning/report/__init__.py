@@ -21,7 +21,7 @@ being HTML, so that any strict parser can check it, and forbids itself by a Cont
 ```
  document ─ reading.py ─→ records.py ─┬─ headline.py                                            the first sentence
                                       ├─ throughput.py (path.py), timeline.py, prediction.py,   figures: marks.py,
-                                      │  phases.py, sweep.py                                    placed with axes.py
+                                      │  phases.py, factors.py, sweep.py                        placed with axes.py
                                       ├─ overview.py, section.py, machine.py                    tables and words
                                       └─────────────→ page.py ─ templates/ ─→ page, within its size
 ```

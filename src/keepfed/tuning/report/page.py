@@ -69,7 +69,7 @@ def page(document: Mapping[str, Any], about: About) -> str:
         sections=sections,
         left_out=say("report.left_out", count=left_out, total=len(known.loaders)) if left_out else "",
         sweep=sweep(known.sweep) if known.sweep else None,
-        busy=busy(known.host),
+        cautions=[text for text in (busy(known.host), say("offline.alone") if known.alone else "") if text],
         host=machine(known.host),
     )
 

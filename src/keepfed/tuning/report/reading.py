@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any
 
 from keepfed.plan import Plan
-from keepfed.tuning.report.records import Document, Loader, Moment, Move, Phases, Point, Sweep, Trial
+from keepfed.tuning.report.records import Document, Factor, Loader, Moment, Move, Phases, Point, Sweep, Trial
 
 LONGEST_TEXT = 2_000
 """Characters of one string that are shown; the document has the rest."""
@@ -27,6 +27,12 @@ _MOST_POINTS = 300
 
 _LONGEST_VALUE = 120
 """Characters of a value of a sweep."""
+
+_MOST_FACTORS = 40
+"""Finalists, or changes, that are drawn."""
+
+_LONGEST_CHANGE = 300
+"""Characters of a change."""
 
 _LONGEST_UNIT = 24
 """Characters of what it counts per second."""
@@ -103,6 +109,7 @@ def read_document(raw: Mapping[str, Any]) -> Document:
     sweep = _sweep(facts.one("sweep"))
     loaders = [_loader(one, walked=facts.text("search") != "exhaustive") for one in facts.many("loaders")]
     return Document(
+        alone=raw.get("step") is False,
         host=host.raw if (host := facts.one("host")) else {},
         loaders=tuple(sorted(loaders, key=lambda loader: -(loader.seconds or 0.0))),
         sweep=sweep,
@@ -130,6 +137,10 @@ def _loader(facts: Facts, *, walked: bool) -> Loader:
         moves=moves if walked else (),
         why=next((move.reason for move in reversed(moves) if move.kept and move.reason), ""),
         phases=_phases(facts.one("phases")),
+        finals=tuple(factor for one in facts.many("finals") if (factor := _factor(one)) and factor.plan)[
+            :_MOST_FACTORS
+        ],
+        offers=tuple(factor for one in facts.many("offers") if (factor := _factor(one)))[:_MOST_FACTORS],
         lifts=tuple(text for one in facts.many("what_if") if (text := one.text("text"))),
     )
 
@@ -201,6 +212,23 @@ def _phases(facts: Facts | None) -> Phases | None:
     if not any(value > 0 for _, value in seconds):
         return None
     return Phases(seconds, facts.amount("cpu_s"), _whole(facts, "batches"))
+
+
+def _factor(facts: Facts) -> Factor | None:
+    factor, low, high = (facts.amount(key) for key in ("factor", "low", "high"))
+    if not factor:
+        return None
+    whole = low is not None and high is not None and low <= high
+    return Factor(
+        factor,
+        low if whole else None,
+        high if whole else None,
+        facts.plan(),
+        facts.amount("batches_per_s"),
+        facts.share("wait_share"),
+        printable(facts.text("text"), _LONGEST_CHANGE),
+        facts.flag("faster"),
+    )
 
 
 def _sweep(facts: Facts | None) -> Sweep | None:

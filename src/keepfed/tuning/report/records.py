@@ -95,6 +95,35 @@ class Phases:
 
 
 @dataclass(frozen=True, slots=True)
+class Factor:
+    """How many times faster something was in fresh processes, measured in pairs."""
+
+    factor: float
+    """Median of the pairs."""
+
+    low: float | None
+    """Lower end of its 95 % interval."""
+
+    high: float | None
+    """Its upper end."""
+
+    plan: Plan | None
+    """The plan that it is about; None for a change."""
+
+    per_s: float | None
+    """Batches per second of the plan."""
+
+    wait_share: float | None
+    """Share of waiting under it."""
+
+    text: str
+    """The change, as it would be written."""
+
+    faster: bool
+    """Whether the change is offered."""
+
+
+@dataclass(frozen=True, slots=True)
 class Loader:
     """One loader of the program."""
 
@@ -145,6 +174,12 @@ class Loader:
 
     phases: Phases | None
     """Where a batch's time goes."""
+
+    finals: tuple[Factor, ...]
+    """The finalists of an exhaustive search in fresh processes."""
+
+    offers: tuple[Factor, ...]
+    """Changes that were tried in fresh processes."""
 
     lifts: tuple[str, ...]
     """What would lift the limit, as sentences."""
@@ -238,6 +273,9 @@ class Sweep:
 @dataclass(frozen=True, slots=True)
 class Document:
     """All of it."""
+
+    alone: bool
+    """Whether a dataset was measured without a step: the numbers are the loader's own maximum."""
 
     host: Mapping[str, Any]
     """The machine, as it stands in the document."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from keepfed.plan import Plan
 from keepfed.text import say
 from keepfed.tuning.numbers import NONE, percent, plan_text, rate, seconds_text, short_time, size
+from keepfed.tuning.report.factors import finals, offers
 from keepfed.tuning.report.headline import loader_sentence
 from keepfed.tuning.report.marks import Figure, Table
 from keepfed.tuning.report.path import judged
@@ -55,7 +56,14 @@ class Section:
 
 def section_of(loader: Loader, anchor: str, *, headed: bool, most_bins: int) -> Section:
     """Everything about one loader. `headed`: the headline of the page has said its sentence; `most_bins`: dots over time."""
-    figures = (throughput(loader), timeline(loader, most_bins), prediction(loader), phases(loader))
+    figures = (
+        throughput(loader),
+        finals(loader),
+        timeline(loader, most_bins),
+        prediction(loader),
+        phases(loader),
+        offers(loader),
+    )
     return Section(
         anchor,
         loader.name,
