@@ -85,9 +85,11 @@ class Bench:
     def spec(self, workload: str, step: str, role: str, **more: Any) -> Spec:
         """What a program of this cell is told; `more` goes before what the effort says."""
         costs, kind = self.cost_of(workload), WORKLOADS[workload]
-        step_s = step_seconds(kind, step, costs["fetch_s"], cores()) if step else 0.0
+        # Work is measured by the CPU clock, which a neighbour does not slow down.
+        fetch_s = costs["fetch_s" if kind.waits else "fetch_cpu_s"]
+        step_s = step_seconds(kind, step, fetch_s, cores()) if step else 0.0
         rounds = max(1, round(step_s * costs["rounds_per_s"])) if kind.computes and step_s else 0
-        batch_s = max(step_s, costs["fetch_s"] / (MOST_WORKERS if kind.waits else cores()), 5e-5)
+        batch_s = max(step_s, fetch_s / (MOST_WORKERS if kind.waits else cores()), 5e-5)
         settings = {
             "step_s": step_s,
             "step_rounds": rounds,
