@@ -84,6 +84,8 @@ class Settling:
     batches: float
     moves: int
     """Of the search with the most."""
+    later: int
+    """Moves after that, in all: to no workers between two epochs, or since the load seemed to change."""
     kept: bool
     """Every one settled within 30 s or 20 windows, in 6 moves at most."""
 
@@ -99,6 +101,7 @@ def settling(record: Record) -> Settling:
         windows=median(search["windows"] for search in searches),
         batches=median(search["batches"] for search in searches),
         moves=max(search["moves"] for search in searches),
+        later=sum(search["later_moves"] for search in searches),
         kept=all(map(keeps, searches)),
     )
 

@@ -30,8 +30,8 @@ from zoo_rivals import climb, lightning, torch_default, torch_suggested
 from zoo_workloads import WORKLOADS, Workload
 
 PROGRAM = Path(__file__).resolve().parent / "zoo_program.py"
-EPOCH_S = 12.0
-"""So long an epoch lasts when nothing is waited for; it always holds enough batches for a stretch."""
+CARRY_S = 2e-4
+"""A batch takes about so long to be carried over, however little it costs."""
 STARTS_S = 60.0
 """A process may take so much longer than what it measures."""
 
@@ -89,12 +89,12 @@ class Bench:
         fetch_s = costs["fetch_s" if kind.waits else "fetch_cpu_s"]
         step_s = step_seconds(kind, step, fetch_s, cores()) if step else 0.0
         rounds = max(1, round(step_s * costs["rounds_per_s"])) if kind.computes and step_s else 0
-        batch_s = max(step_s, fetch_s / (MOST_WORKERS if kind.waits else cores()), 5e-5)
+        batch_s = max(step_s, fetch_s / (MOST_WORKERS if kind.waits else cores()), CARRY_S)
         settings = {
             "step_s": step_s,
             "step_rounds": rounds,
             "warm_s": kind.warm_s,
-            "epoch_batches": max(100, round(EPOCH_S / batch_s)),
+            "epoch_batches": max(100, round(kind.epoch_s / batch_s)),
             "measure_s": self.effort.measure_s,
             "settle_s": self.effort.settle_s,
             "after_s": self.effort.after_s,

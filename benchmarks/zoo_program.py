@@ -31,7 +31,7 @@ from pairs import in_turn
 from torch.utils.data import RandomSampler
 from zoo_search import changes_of_plan, records_in, search_in
 from zoo_stretch import Stretch, cpu_s_of, pids_below
-from zoo_workloads import WORKLOADS, Dearer
+from zoo_workloads import CHEAP_EPOCH_S, WORKLOADS, Dearer
 
 from keepfed import DataLoader
 from keepfed.feed import RUN_VARIABLE, RunConfig, RunFolder
@@ -40,6 +40,8 @@ from keepfed.plan import Plan
 LOOK_S = 0.25
 """How often an unsettled program looks into its run folder."""
 FEWEST_BATCHES = 8
+WATCHED_EPOCHS, WATCHED_BATCHES = 4, 20
+"""A loader without workers has proven itself by then: two epochs to look, one whose first batches are compared."""
 BUCKET_S = 0.1
 
 
@@ -215,11 +217,10 @@ def auto(spec: Spec, records: Path) -> dict[str, Any]:
     loader = program.loader("auto")
     began_s, numbers = time.time(), program.batches(loader)
     train_until_settled(program, numbers, records)
-    search = search_in(records_in(records), began_s)
     trained = {"batches": program.delivered, "trained_s": time.time() - began_s}
-    train_until_next_epoch(program, numbers, loader)
+    train_until_it_stays(program, numbers, loader)
     found = measure(program, numbers, plan_of(loader).num_workers)
-    plan = plan_of(loader)
+    plan, search = plan_of(loader), search_in(records_in(records), began_s)
     return found.found() | {
         "search": asdict(search) | trained,
         "plan": [plan.num_workers, plan.prefetch_factor],
@@ -227,13 +228,18 @@ def auto(spec: Spec, records: Path) -> dict[str, Any]:
     }
 
 
-def train_until_next_epoch(program: Program, numbers: Iterator[int], loader: DataLoader) -> None:
-    """A single worker may turn out to be needless, and is given up between two epochs."""
-    if plan_of(loader).num_workers == 1:
-        began_s = time.perf_counter()
-        for number in numbers:
-            if number == 1 or time.perf_counter() - began_s > program.spec.settle_s:
+def train_until_it_stays(program: Program, numbers: Iterator[int], loader: DataLoader) -> None:
+    """Where no workers at all may be best: that begins between two epochs, after some that were watched."""
+    if program.workload.epoch_s > CHEAP_EPOCH_S:
+        return
+    began_s, epochs, before = time.perf_counter(), 0, None
+    for number in numbers:
+        if number == WATCHED_BATCHES:
+            epochs, last, before = epochs + 1, before, plan_of(loader)
+            if epochs >= WATCHED_EPOCHS and last == before:
                 return
+        if time.perf_counter() - began_s > program.spec.settle_s:
+            return
 
 
 def follow(spec: Spec, records: Path) -> dict[str, Any]:

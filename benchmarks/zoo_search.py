@@ -32,6 +32,10 @@ class Search:
     plan: tuple[int, int] | None
     """Workers and prefetch factor that it settled on, or had at the end."""
     limited_by: str
+    later_moves: int
+    """Changes of plan after that, as far as the run was watched: to no workers at an epoch's end, or after a change of load."""
+    later_s: float | None
+    """Until it had settled for the last time; None if it did not."""
     predictions: tuple[tuple[float, float], ...]
     """Batches per second that the model had predicted for a plan, and those that were then measured."""
 
@@ -47,9 +51,10 @@ def records_in(folder: Path) -> list[Record]:
 
 def search_in(records: Sequence[Record], began_s: float) -> Search:
     """The first search of the only loader of a program whose first `iter()` was at `began_s` (unix seconds)."""
-    settled = next((record for record in records if record["event"] == "settled"), None)
+    settlings = [record for record in records if record["event"] == "settled"]
+    settled = settlings[0] if settlings else None
     until = records if settled is None else records[: records.index(settled)]
-    windows = [record for record in until if record["event"] == "window"]
+    windows = windows_of(until)
     return Search(
         settled=settled is not None,
         seconds=None if settled is None else settled["time_s"] - began_s,
@@ -58,8 +63,15 @@ def search_in(records: Sequence[Record], began_s: float) -> Search:
         moves=changes_of_plan(windows),
         plan=_plan(settled or (windows[-1] if windows else None)),
         limited_by="" if settled is None else settled["limited_by"],
+        later_moves=changes_of_plan(windows_of(records)) - changes_of_plan(windows),
+        later_s=settlings[-1]["time_s"] - began_s if settlings else None,
         predictions=tuple(predictions_in(until)),
     )
+
+
+def windows_of(records: Iterable[Record]) -> list[Record]:
+    """The windows among them."""
+    return [record for record in records if record["event"] == "window"]
 
 
 def changes_of_plan(windows: Sequence[Record]) -> int:

@@ -85,6 +85,7 @@ def cell_row(record: Record) -> tuple[str, ...]:
         *(f"{share_of(record, record['rivals'][name]).median:.2f} ({record['rivals'][name]})" for name in RIVALS),
         f"{'?' if ratio is None else with_interval(ratio)} of {cheapest_good(record)}",
         f"{how.seconds:.0f} s, {how.windows:g} windows, {how.batches:g} batches"
+        + (f"; {how.later} later moves" if how.later else "")
         + ("" if how.settled == how.searches else f" ({how.settled} of {how.searches})"),
         str(how.moves),
         f"{search_share(record):.1%}",

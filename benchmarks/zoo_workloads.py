@@ -26,6 +26,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 MIB = 1 << 20
+CHEAP_EPOCH_S = 4.0
 
 
 def chance(index: int, seed: int) -> float:
@@ -261,6 +262,8 @@ class Workload:
     """What the program allows workers and batches together, whoever chooses their number."""
     warm_s: float = 1.0
     """Before a stretch begins; longer where a memory limit has to be noticed first."""
+    epoch_s: float = 12.0
+    """So long an epoch lasts about; short where no workers at all may be best, which can only begin between epochs."""
     prefetches: tuple[int, ...] = (2,)
     """Prefetch factors that the sweep tries; more than one where single samples are slow."""
 
@@ -272,10 +275,10 @@ WORKLOADS = {
         Workload("tokens", Texts, 32, collate_fn=padded),
         Workload("audio", Clips, 16, computes=True),
         Workload("volumes", Volumes, 2),
-        Workload("rows", Rows, 256),
+        Workload("rows", Rows, 256, epoch_s=CHEAP_EPOCH_S),
         Workload("reads", Reads, 8, waits=True),
         Workload("tail", Tail, 8, waits=True, prefetches=(2, 8)),
         Workload("memory", Large, 16, waits=True, memory_limit_bytes=600 * MIB, warm_s=4.0),
-        Workload("free", Free, 8),
+        Workload("free", Free, 8, epoch_s=CHEAP_EPOCH_S),
     )
 }

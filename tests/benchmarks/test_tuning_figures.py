@@ -39,6 +39,7 @@ def searched(seconds: float | None = 10.0, moves: int = 1, windows: int = 5) -> 
         "moves": moves,
         "batches": 100,
         "trained_s": seconds or 60.0,
+        "later_moves": 0,
         "predictions": [[110.0, 100.0]],
     }
 
@@ -190,6 +191,7 @@ def test_a_search_ends_with_the_first_settling_and_counts_the_way_back(tmp_path:
     found = search.search_in(search.records_in(tmp_path), began_s=100.0)
     assert (found.settled, found.seconds, found.windows, found.batches, found.moves) == (True, 8.0, 3, 30, 2)
     assert (found.plan, found.predictions) == ((2, 2), ((9.0, 10.0),))
+    assert (found.later_moves, found.later_s) == (1, 8.0)
 
 
 def test_a_search_that_did_not_settle_ends_where_the_run_did() -> None:
