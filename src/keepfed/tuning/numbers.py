@@ -59,6 +59,11 @@ def short_time(seconds: float) -> str:
     return f"{rate(value)} {unit}"
 
 
+def unit_text(unit: str) -> str:
+    """What a sweep counts, per second: "it/s"."""
+    return say("sweep.metric_unit") if unit in {"", "/s"} else f"{unit}/s"
+
+
 def plan_text(plan: Plan) -> str:
     """A plan in words: "2 workers, prefetch 4"."""
     if plan.num_workers == 0:

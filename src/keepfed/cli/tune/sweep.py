@@ -20,7 +20,7 @@ from rich.console import Console
 from keepfed.cli.run import make_run_folder
 from keepfed.cli.tune.files import shown_path, write_json
 from keepfed.cli.tune.report import keep_report
-from keepfed.cli.tune.sweep_table import advice, notes, table, unit_text
+from keepfed.cli.tune.sweep_table import advice, notes, table
 from keepfed.cli.tune.terminal import line, shell_line, show
 from keepfed.errors import UnreachableError, UsageError
 from keepfed.feed import RunConfig, RunFolder
@@ -28,7 +28,7 @@ from keepfed.host.facts import HostFacts, read_host
 from keepfed.launch.program import Program
 from keepfed.text import language, say
 from keepfed.tuning import history as past
-from keepfed.tuning.numbers import rate, seconds_text, size
+from keepfed.tuning.numbers import rate, seconds_text, size, unit_text
 from keepfed.tuning.results import SCHEMA
 from keepfed.tuning.sweep.choice import Choice, How, Row, choose, main_bar, rows
 from keepfed.tuning.sweep.progress_lines import Metric

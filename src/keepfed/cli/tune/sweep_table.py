@@ -12,7 +12,7 @@ from rich.text import Text
 
 from keepfed.cli.tune.terminal import shell_line
 from keepfed.text import say
-from keepfed.tuning.numbers import NONE, percent, rate, seconds_text, size
+from keepfed.tuning.numbers import NONE, percent, rate, seconds_text, size, unit_text
 from keepfed.tuning.sweep.choice import By, Choice, How, Row, warmer
 from keepfed.tuning.sweep.rate import DRIFT
 from keepfed.tuning.sweep.run import Ending, Limits
@@ -20,11 +20,6 @@ from keepfed.tuning.sweep.values import with_value
 
 LONGEST_VALUE, ROOMY_VALUE = 16, 9
 """With all numbers at their widest a row then fits into 80 columns, with narrow and with wide gaps."""
-
-
-def unit_text(unit: str) -> str:
-    """What is counted, per second: "it/s"."""
-    return say("sweep.metric_unit") if unit in {"", "/s"} else f"{unit}/s"
 
 
 def table(found: Sequence[Row], choice: Choice | None) -> RenderableType:

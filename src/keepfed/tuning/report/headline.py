@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from keepfed.text import say
-from keepfed.tuning.numbers import plan_text, rate, seconds_text, workers_text
+from keepfed.tuning.numbers import plan_text, rate, seconds_text, unit_text, workers_text
 from keepfed.tuning.report.records import Document, Loader, Point, Sweep
-from keepfed.tuning.report.sweep import unit_text
 
 SAME_SPEED = 0.05
 """Rates that differ by less than this part are called equal, as in the terminal's table."""

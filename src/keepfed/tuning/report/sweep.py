@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from keepfed.text import say
-from keepfed.tuning.numbers import NONE, percent, rate, seconds_text, short_time, size
+from keepfed.tuning.numbers import NONE, percent, rate, seconds_text, short_time, size, unit_text
 from keepfed.tuning.report.axes import Axis, from_zero, rates_axis, tick_text
 from keepfed.tuning.report.marks import ROW_HEIGHT, Bar, Figure, Key, Line, Mark, Row, Table, Tick
 from keepfed.tuning.report.records import Sweep, Trial
 
 MOST_ROWS = 100
 """Bars that are drawn; a sweep of more values says so in the caption."""
-
-
-def unit_text(unit: str) -> str:
-    """What is counted, per second: "it/s"."""
-    if unit in {"", "/s"}:
-        return say("sweep.metric_unit")
-    return unit if unit.endswith("/s") else f"{unit}/s"
 
 
 def sweep(found: Sweep) -> Figure:
