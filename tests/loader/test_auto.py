@@ -92,6 +92,17 @@ def test_a_loader_without_workers_that_is_built_anew_every_epoch_is_tuned(host: 
     assert train(host, loader, measured_with_workers, built_anew=True) >= 2
 
 
+def test_samples_that_cost_less_than_handing_them_over_are_loaded_without_workers(host: Steered) -> None:
+    """A loop without a step: taking over a batch is all that there is to do. Whatever comes last is what is in force."""
+    loader = DataLoader(Plain(2000), batch_size=4, num_workers=WorkerCount(2, Requests(auto=True)))
+    end_s = time.monotonic() + 40
+    while not any(settled.plan.num_workers == 0 for settled in host.events(Settled)):
+        assert time.monotonic() < end_s, host.events(Moved)
+        assert indices(list(host.iterator(loader))) == list(range(2000))
+    before = max(window.batches / window.elapsed_s for window in host.events(Window) if window.plan.num_workers)
+    assert host.events(Settled)[-1].batches_per_s > before
+
+
 def test_by_itself_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     loader = keepfed.DataLoader(Plain(64), batch_size=4, num_workers="auto")

@@ -17,16 +17,19 @@ import torch
 from torch.utils.data import DataLoader, get_worker_info
 
 from keepfed.events import Moved
+from keepfed.host.facts import read_host
 from keepfed.loader import aside, crew, epoch, home, homing
 from keepfed.loader.compare import first_difference
 from keepfed.loader.count import WorkerCount
 from keepfed.loader.draws import states
 from keepfed.loader.home import READ_EPOCHS, why_not_home
+from keepfed.loader.identity import identify
 from keepfed.loader.pilot import Pilot
 from keepfed.loader.requests import Requests
 from keepfed.plan import Plan
 from keepfed.policy import order
 from keepfed.policy.controller import Decision, Hold, Move, Reason
+from keepfed.profile import HostProfile, LoaderProfile, Profile, write_profile
 from tests.loader.interrupting import Interrupter
 from tests.loader.steered import Plain, Steered, steered
 
@@ -388,6 +391,18 @@ def test_a_loader_that_is_built_anew_goes_back_to_workers(host: Steered) -> None
     loader = auto(dataset)
     assert len(epochs(host, loader, 1)[0]) == 4
     assert (made_here(), workers_of(host, loader)) == ([], 2)
+
+
+def test_a_plan_file_that_says_0_is_followed_at_once_by_auto_and_never_by_a_number(tmp_path: Path) -> None:
+    for count, workers in ((WorkerCount(2, Requests(auto=True)), 0), (2, 1)):
+        loader, path = auto(Telling(24), num_workers=count), tmp_path / f"{workers}.toml"
+        loader._keepfed_site = "train.py:41"  # as the hook notes it
+        entry = LoaderProfile(identify(loader), Plan(0))
+        write_profile(path, Profile(HostProfile(read_host().fingerprint), (entry,)))
+        with steered(tmp_path / str(workers), plan_file=str(path)) as host:
+            epochs(host, loader, 2)
+            assert workers_of(host, loader) == workers
+            assert made_here()[-24:] == ([] if workers else list(range(24)))
 
 
 @pytest.mark.parametrize(

@@ -280,7 +280,8 @@ class Pilot:
 
     def made(self, worker_id: int, seconds: float, cpu_s: float, nbytes: int, parts: Parts | None = None) -> None:
         """A worker finished a batch."""
-        self._made[worker_id] = self._made.get(worker_id, 0) + 1
+        if not self._warm:
+            self._made[worker_id] = self._made.get(worker_id, 0) + 1
         if worker_id >= 0:
             self._batch_bytes += 0.2 * (nbytes - self._batch_bytes)
         self._windows.fetched(seconds, cpu_s)

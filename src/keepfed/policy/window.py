@@ -169,6 +169,8 @@ class WindowBuilder:
         return self._due()
 
     def _due(self) -> bool:
+        if self._elapsed_s < self._min_s:
+            return False  # asked after every batch
         batches = max(self._min_batches, 2 * self._plan.num_workers * self._plan.prefetch_factor)
         enough = len(self._cycles) >= batches and self._elapsed_s >= self._min_s
         overdue = self._elapsed_s >= self._max_s and len(self._cycles) > 2
