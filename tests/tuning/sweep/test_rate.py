@@ -71,6 +71,21 @@ def test_a_bar_that_is_drawn_again_and_again_counts_once() -> None:
     assert progressed([*bar, *redrawn]) == progressed(bar)
 
 
+def test_ranks_that_draw_the_same_bar_are_read_as_one() -> None:
+    """The second rank is always a little later, and still at the end of an epoch when the first begins the next one."""
+    first = [
+        *even(0.0, 20.0, 200, start_s=1.0),
+        *even(12.0, 20.0, 200, start_s=1.0),
+        *even(24.0, 20.0, 200, start_s=1.0),
+    ]
+    second = [Sighting(one.at_s + 1.07, one.done, None) for one in first]
+    both = sorted([*first, *second], key=lambda one: one.at_s)
+    found = steady(both)
+    assert found is not None
+    assert found.rate == pytest.approx(20, rel=0.03)
+    assert all(9 < seconds < 13 for seconds in epoch_seconds(both, 200))  # none, rather than a wrong one
+
+
 def test_a_rate_that_was_still_rising_is_told() -> None:
     slow, fast = even(0.0, 10.0, 200), [Sighting(20.0 + n / 20, 200.0 + n, None) for n in range(1, 400)]
     found = steady([*slow, *fast])

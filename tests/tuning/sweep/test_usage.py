@@ -17,7 +17,9 @@ def test_cpu_seconds_between_two_moments_are_read_off_straight_lines() -> None:
     samples = [CpuSample(0.0, 0.0), CpuSample(10.0, 20.0), CpuSample(20.0, 30.0)]
     assert cpu_between(samples, 5.0, 15.0) == pytest.approx(15.0)
     assert cpu_between(samples, 0.0, 20.0) == pytest.approx(30.0)
-    assert cpu_between(samples, 5.0, 21.0) is None
+    assert cpu_between(samples, 10.0, 25.0) == pytest.approx(15.0)
+    assert cpu_between(samples, 15.0, 35.0) is None
+    assert cpu_between(samples, 30.0, 40.0) is None
     assert cpu_between(samples[:1], 0.0, 0.0) is None
 
 

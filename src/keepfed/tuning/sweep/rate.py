@@ -26,6 +26,9 @@ WARM_UP_MOST_S = 20.0
 DRIFT = 0.05
 """When the two halves of the steady part differ by more, the rate was still changing."""
 
+_DENSE = 10
+"""Sightings per epoch from which on a bar does not jump over half of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
@@ -107,17 +110,25 @@ def progressed(track: Sequence[Sighting]) -> int:
 
 
 def _epochs(track: Sequence[Sighting]) -> list[list[Sighting]]:
-    """The sightings at which the count had changed, anew from where it falls. Bars are redrawn for other reasons too."""
+    """The sightings at which the count had risen, anew from where it falls to half or less.
+
+    Bars are redrawn for other reasons too; and where every rank draws the same bar, the counts of a slower one lie a little
+    below, and its last ones come when the next epoch has begun.
+    """
     epochs: list[list[Sighting]] = []
-    last = math.inf
+    last, highest, dense = math.inf, 0.0, False
     for sighting in track:
-        if sighting.done is None:
+        done = sighting.done
+        if done is None:
             continue
-        if sighting.done < last:
-            epochs.append([])
-        if sighting.done != last:
+        if done < last and (done == 0 or done <= last / 2):
+            dense = dense or (bool(epochs) and len(epochs[-1]) >= _DENSE)
+            epochs.append([sighting])
+        elif done <= last or (dense and done <= highest and done - last > highest / 2):
+            continue
+        else:
             epochs[-1].append(sighting)
-        last = sighting.done
+        last, highest = done, max(highest, done)
     return epochs
 
 

@@ -73,17 +73,19 @@ class Usage:
 
 
 def cpu_between(samples: Sequence[CpuSample], from_s: float, to_s: float) -> float | None:
-    """CPU seconds between two moments, straight lines between samples; None where the samples do not reach that far."""
-    ends = [_cpu_at(samples, at_s) for at_s in (from_s, to_s)]
-    return None if ends[0] is None or ends[1] is None else ends[1] - ends[0]
+    """CPU seconds between two moments, in straight lines between samples, which must cover half of the time or more."""
+    if len(samples) < 2:
+        return None
+    first_s, last_s = max(from_s, samples[0].at_s), min(to_s, samples[-1].at_s)
+    if last_s <= first_s or last_s - first_s < 0.5 * (to_s - from_s):
+        return None
+    return (_cpu_at(samples, last_s) - _cpu_at(samples, first_s)) * (to_s - from_s) / (last_s - first_s)
 
 
-def _cpu_at(samples: Sequence[CpuSample], at_s: float) -> float | None:
-    for one, other in pairwise(samples):
-        if one.at_s <= at_s <= other.at_s:
-            part = (at_s - one.at_s) / max(1e-9, other.at_s - one.at_s)
-            return one.cpu_s + part * (other.cpu_s - one.cpu_s)
-    return None
+def _cpu_at(samples: Sequence[CpuSample], at_s: float) -> float:
+    """Between the first and the last sample."""
+    one, other = next((one, other) for one, other in pairwise(samples) if one.at_s <= at_s <= other.at_s)
+    return one.cpu_s + (other.cpu_s - one.cpu_s) * (at_s - one.at_s) / max(1e-9, other.at_s - one.at_s)
 
 
 class TreeWatch:
