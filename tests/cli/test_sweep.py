@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,27 @@ def test_ctrl_c_tables_what_is_known(start: Path) -> None:
     assert "interrupted. Known so far:" in said
     document = json.loads((start / "out.json").read_text(encoding="utf-8"))
     assert document["sweep"]["values"][0]["how"] == "measured"
+
+
+def test_ctrl_c_in_the_middle_of_a_run_shows_its_rate_and_takes_no_value(start: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(Path(keepfed.__file__).parents[1])}
+    counts = "import time\nfor n in range(3000): print(f'step {n}/3000', flush=True); time.sleep(.01)"
+    program = ["--", sys.executable, "-S", "-E", "-c", counts, "{}"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "keepfed", "tune", "--sweep", "5,6", *program],
+        stderr=subprocess.PIPE, text=True, env=environ, cwd=start,
+    ) as process:  # fmt: skip
+        folder = start / ".keepfed" / "runs"
+        while not any(b"step 40/" in log.read_bytes() for log in folder.glob("*/output-1-5.log")):
+            assert process.poll() is None
+            threading.Event().wait(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=50)
+    assert process.returncode == 130, said
+    (row,) = [line.split() for line in said.splitlines() if line.startswith("  5 ")]
+    assert 20 < float(row[1]) < 110
+    assert "Cut short by Ctrl-C, and therefore not compared: 5." in said
+    assert "fastest" not in said
 
 
 @pytest.mark.parametrize(

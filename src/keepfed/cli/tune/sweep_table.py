@@ -53,7 +53,6 @@ def _cells(row: Row, *, best: bool, equal: bool) -> list[Text]:
     number = {
         How.FAILED: say("sweep.cell_failed"),
         How.NOT_STARTED: say("sweep.cell_not_started"),
-        How.INTERRUPTED: say("sweep.cell_interrupted"),
     }.get(row.how, NONE if row.rate is None else rate(row.rate))
     if row.how is How.NOT_STARTED:
         return [Text(number)]
@@ -78,7 +77,7 @@ def _small_s(seconds: float) -> str:
 
 def notes(found: Sequence[Row], choice: Choice | None, limits: Limits, left_out: int) -> RenderableType:
     """What a reader has to know before believing the numbers, most important first."""
-    said = [_failures(found), _without_rate(found, choice, left_out, limits), *_trust(found, choice)]
+    said = [_failures(found), _cut_short(found), _without_rate(found, choice, left_out, limits), *_trust(found, choice)]
     lines = [Padding(Text(one), (0, 0, 0, 2)) for one in said if one]
     return Group("", *lines) if lines else Group()
 
@@ -87,6 +86,11 @@ def _failures(found: Sequence[Row]) -> str:
     failed = [row for row in found if row.how is How.FAILED]
     codes = say("sweep.list").join(say("sweep.value_code", value=row.value, code=row.exit) for row in failed)
     return say("sweep.note_failed", codes=codes) if failed else ""
+
+
+def _cut_short(found: Sequence[Row]) -> str:
+    cut = [row for row in found if row.how is How.INTERRUPTED]
+    return say("sweep.note_cut_short", values=_listed(cut)) if cut else ""
 
 
 def _without_rate(found: Sequence[Row], choice: Choice | None, left_out: int, limits: Limits) -> str:
