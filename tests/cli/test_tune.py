@@ -279,7 +279,7 @@ def test_the_json_file_holds_the_documented_object(start: Path) -> None:
 def test_the_page_says_what_was_found_and_how_to_use_it(start: Path) -> None:
     assert frame.main(["--lang", "zh", "tune", "--report", "out.html", *command(start, recorded.tuned(), "wait")]) == 0
     page = (start / "out.html").read_text(encoding="utf-8")
-    assert "<h1>5 个 worker 代替 1 个 worker：每秒批次数是原来的 4.00 倍</h1>" in page
+    assert "<h1>由“1 个 worker”改为“5 个 worker”：每秒批次数是原来的 4.00 倍</h1>" in page
     assert f"<code>keepfed run -- {sys.executable} prog.py scenario.json</code>" in page
     assert f"<code>{sys.executable} prog.py scenario.json</code>" in page
     assert written(start) == {"keepfed.toml", "tunes.jsonl", "out.html"}
