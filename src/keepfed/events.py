@@ -113,6 +113,8 @@ class Breakdown(Event):
     """Part of it waiting for memory that was in the program's hands."""
     trainer_cpu_s: float
     """CPU seconds of the training process per batch that it received, all its threads."""
+    queued_s: float | None = None
+    """Seconds in which workers could have computed and had no core, summed; None where that is not known (yet)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +168,27 @@ class Settled(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Surveyed(Event):
+    """What a loader that has settled could still gain; comes before its `Settled`, in `tune` only."""
+
+    name: ClassVar[str] = "surveyed"
+    loader: LoaderId
+    """Which loader."""
+    plan: Plan
+    """The plan that it settled on."""
+    ready_batches: int
+    """Batches that were made ahead, so that the steps on them had to wait for nothing; 0 where that was not possible."""
+    ready_s: float
+    """What these steps took, `next()` included; on CUDA on the GPU."""
+    ready_wait_s: float
+    """Seconds in `next()` for them: taking over a ready batch."""
+    cores: float = 0.0
+    """CPU cores that the program may use; 0 when unknown."""
+    probe: dict[str, Any] | None = None
+    """What a child found that timed single samples (loader/probe.py); None where it found nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended(Event):
     """A loader will report no more: the process ends or the loader is gone."""
 
@@ -192,7 +215,7 @@ class Note(Event):
 
 
 KINDS: dict[str, type[Event]] = {
-    kind.name: kind for kind in (Joined, LoaderSeen, Window, Breakdown, Moved, Settled, Ended, Note)
+    kind.name: kind for kind in (Joined, LoaderSeen, Window, Breakdown, Moved, Settled, Surveyed, Ended, Note)
 }
 
 

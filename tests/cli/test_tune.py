@@ -271,6 +271,7 @@ def test_the_json_file_holds_the_documented_object(start: Path) -> None:
             "seconds": "float",
             "points": [{**plan, **point}],
             "timeline": [{"at_s": "float", **plan}],
+            "what_if": [{"key": "str", "factor": "float", "derived": "bool", "text": "str"}],
         }
     ]
     assert stat.S_IMODE((start / "out.json").stat().st_mode) == 0o666 & ~_umask()

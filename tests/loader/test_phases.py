@@ -88,7 +88,7 @@ def test_a_breakdown_is_of_one_window(clock: Clock) -> None:
             sums.add(3.0, 2.0, (0.5, 0.25, 0.125))
         clock.passes(8.0)  # a fully busy training process
         window = Observation(Plan(2), clock.now_s, batches=4, elapsed_s=6.0, wait_s=0.0)
-        found = sums.breakdown(loader, window)
+        found = sums.breakdown(loader, window, [])
         assert (found.batches, found.wall_s, found.cpu_s) == (expected, 3.0 * expected, 2.0 * expected)
         assert (found.collate_s, found.copy_s, found.room_s) == (0.5 * expected, 0.25 * expected, 0.125 * expected)
         assert found.trainer_cpu_s == pytest.approx(1.5), "6 s of one core for 4 batches"
@@ -121,3 +121,15 @@ def test_workers_say_where_their_time_went(tmp_path: Path) -> None:
     assert sums._collate_s >= 4 * 0.01
     assert 0 < sums._copy_s < sums._wall_s
     assert sums._cpu_s < sums._wall_s, "it slept most of the time"
+
+
+def test_the_queue_for_a_core_is_known_from_the_second_window_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    queued = {7: 1.0, 8: 5.0}
+    monkeypatch.setattr(phases, "queued_s", queued.get)
+    sums, loader = PhaseSums(), LoaderId("train.py:1", "data.Photos")
+    window = Observation(Plan(2), 0.0, batches=4, elapsed_s=6.0, wait_s=0.0)
+    assert sums.breakdown(loader, window, [7, 8]).queued_s is None
+    queued |= {7: 1.5, 8: 5.25, 9: 3.0}
+    assert sums.breakdown(loader, window, [7, 8, 9]).queued_s == pytest.approx(0.75 * 3 / 2), "9 is new"
+    sums.start_over()
+    assert sums.breakdown(loader, window, [7, 8, 9]).queued_s is None, "under another plan"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from keepfed.events import Breakdown
@@ -35,6 +37,7 @@ def test_means_are_per_batch_and_waiting_for_the_program_is_left_out() -> None:
     assert found.copy_s == pytest.approx(0.01)
     assert found.trainer_cpu_s == pytest.approx(0.04)
     assert found.waited_s == pytest.approx(found.work_s - found.cpu_s)
+    assert replace(found, queued_s=0.05).waited_s == pytest.approx(found.waited_s - 0.05)
 
 
 def test_where_no_worker_made_anything_there_is_nothing_to_say() -> None:

@@ -145,6 +145,7 @@ def test_the_json_object_has_the_documented_keys() -> None:
         "seconds",
         "points",
         "timeline",
+        "what_if",
     }
     assert set(result.to_json(timeline=False)) == set(made) - {"timeline"}
     assert set(made["before"]) == set(made["after"]) == plan_keys

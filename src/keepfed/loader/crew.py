@@ -427,6 +427,42 @@ class Crew:
                 self._order.workers[worker_id] = False
             self.roster.retire_all(self._order)
 
+    def stock_up(self, batches: int, until_s: float) -> int:
+        """Let workers make so many batches ahead, while the program waits; then let them rest until these are taken.
+
+        Returns how many are ready, one after the other: fewer at `until_s` (time.monotonic) or near the end of an epoch. From
+        then on a batch is only made when none is left, until `go_on`. Raises as `deliver`.
+        """
+        order = self._order
+        order.prefetch = max(order.prefetch, math.ceil(batches / max(1, len(order.active()))))
+        order.at_most = min(batches, self.memory.at_most or batches)
+        self._dispatch()
+        while order.unread_in_turn() < order.at_most and order.in_hand() and time.monotonic() < until_s:
+            self._releases.supply(self._workers(), order)
+            self.roster.pool().hear(min(0.1, max(0.0, until_s - time.monotonic())))
+            self._intake.take_in(order, self._epoch)
+            self._dispatch()
+        order.at_most = 1
+        return order.unread_in_turn()
+
+    def go_on(self) -> None:
+        """Work as the plan says again, after `stock_up`."""
+        self._order.prefetch = self.plan.prefetch_factor
+        self._order.at_most = self.memory.at_most
+        self._dispatch()
+
+    def undelivered_count(self) -> int:
+        """How many batches were drawn and have not come out."""
+        return len(self._order.tasks)
+
+    def sample_indices(self, most: int) -> list[Any]:
+        """Indices of samples that the program is about to get, where the sampler's batches are lists of them.
+
+        None at all for an iterable dataset, whose samples have none: reading on in a stream may take them from somebody.
+        """
+        drawn = [task.index for task in self._order.tasks.values() if isinstance(task.index, list)]
+        return [index for batch in drawn for index in batch if index is not None][:most]
+
     def active_workers(self) -> list[int]:
         """Ids of the workers that take tasks."""
         return self._order.active()

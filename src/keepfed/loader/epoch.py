@@ -147,6 +147,11 @@ class EpochIter(torch_seam.MultiProcessingDataLoaderIter):  # type: ignore[misc]
         self._crew.change_plan(plan)
         self._num_workers, self._prefetch_factor = plan.num_workers, plan.prefetch_factor
 
+    @property
+    def working_crew(self) -> Crew:
+        """The workers that make its batches."""
+        return self._crew
+
     def undecided(self) -> bool:
         """Whether it is not known yet if this loader may have workers: it has them."""
         return False

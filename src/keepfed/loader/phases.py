@@ -12,8 +12,10 @@ a tenth of a microsecond. What collation by the slot writes needs no copy afterw
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from keepfed.events import Breakdown
+from keepfed.host.queueing import queued_s
 from keepfed.plan import LoaderId
 from keepfed.policy.window import Observation
 
@@ -66,9 +68,15 @@ class PhaseSums:
 
     def start_over(self) -> None:
         """Forget what was added up: it was made under another plan, or told already."""
+        self._queued_s: dict[int, float] = {}
         self._batches = 0
         self._wall_s = self._cpu_s = self._collate_s = self._copy_s = self._room_s = 0.0
         self._since_s, self._since_cpu_s = time.monotonic(), time.process_time()
+
+    def _stood_in_queue(self, now: dict[int, float], workers: int) -> float | None:
+        """Seconds of all workers since the last window; those of new ones are taken to be like the others'."""
+        known = [now[pid] - self._queued_s[pid] for pid in now if pid in self._queued_s]
+        return sum(known) * workers / len(known) if known else None
 
     def add(self, wall_s: float, cpu_s: float, parts: Parts) -> None:
         """A worker finished a batch."""
@@ -80,8 +88,12 @@ class PhaseSums:
         self._copy_s += copy_s
         self._room_s += room_s
 
-    def breakdown(self, loader: LoaderId, window: Observation) -> Breakdown:
-        """What was added up since the last window, with what this process itself computed per batch meanwhile."""
+    def breakdown(self, loader: LoaderId, window: Observation, pids: Sequence[int]) -> Breakdown:
+        """What was added up since the last window, with what this process itself computed per batch meanwhile.
+
+        `pids` are the workers: how long they stood in the queue for a core is known from their second window on.
+        """
+        queued = {pid: seconds for pid in pids if (seconds := queued_s(pid)) is not None}
         span_s = max(1e-9, time.monotonic() - self._since_s)
         own_cores = (time.process_time() - self._since_cpu_s) / span_s
         found = Breakdown(
@@ -94,6 +106,8 @@ class PhaseSums:
             self._copy_s,
             self._room_s,
             own_cores * window.elapsed_s / max(1, window.batches),
+            self._stood_in_queue(queued, len(pids)),
         )
         self.start_over()
+        self._queued_s = queued
         return found

@@ -30,6 +30,7 @@ from keepfed.loader.session import Session
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stall import StallMeter
 from keepfed.loader.stats import Tally
+from keepfed.loader.survey import Survey, pids_of
 from keepfed.loader.switches import with_switches
 from keepfed.loader.terms import Terms
 from keepfed.loader.trial import Trial
@@ -133,7 +134,7 @@ class Pilot:
         cuda = StallMeter.usable()
         self._stalls = StallMeter() if cuda else None
         self._windows = WindowBuilder(self.plan, min_s=3.0, min_batches=30) if cuda else WindowBuilder(self.plan)
-        self._phases = PhaseSums()
+        self._phases, self._tunes = PhaseSums(), session.config.mode == "tune"
         self._made: dict[int, int] = {}
         self._warm = False  # whether all workers are, as they were found since the plan is in force
         self._delivered = 0  # batches of this epoch
@@ -142,7 +143,8 @@ class Pilot:
         self._began_s = time.monotonic()
         self._before: tuple[float, float] | None = None
         self._announced = 0
-        self._settled = self._lost = False
+        self._settled = self._lost = self._surveyed = False
+        self._survey: Survey | None = None
         self._again_in = self._renewals = 0
         self._held, self.tally.held = bool(held), held
         self.refused = held
@@ -272,6 +274,7 @@ class Pilot:
         if self._delivered != 1:
             self._windows.epoch_started()
         self._delivered = 0
+        self._leave_survey()
         self._use.working(self.plan.num_workers)
 
     def epoch_ended(self) -> None:
@@ -285,7 +288,7 @@ class Pilot:
         if worker_id >= 0:
             self._batch_bytes += 0.2 * (nbytes - self._batch_bytes)
         self._windows.fetched(seconds, cpu_s)
-        if parts is not None:
+        if self._tunes and parts is not None:
             self._phases.add(seconds, cpu_s, parts)
         self._use.working(self.plan.num_workers)
 
@@ -314,6 +317,10 @@ class Pilot:
             for stall_s in self._stalls.measured():
                 self._windows.stalled(stall_s)
         self._delivered += 1
+        if self._survey is not None:
+            if self._survey.delivered(now_s, now_s - asked_s):
+                self._end_survey()
+            return
         warm = self._warm or self._all_warm(iterator)
         if self._windows.delivered(now_s, now_s - asked_s, all_warm=warm):
             window = self._windows.close(
@@ -354,8 +361,8 @@ class Pilot:
         times = (window.batches, window.elapsed_s, window.wait_s, window.stall_s)
         fetches = (window.fetch_s, window.fetch_cpu_s)
         self._session.emit(Window(self.loader, window.plan, *times, memory, *fetches))
-        if self._session.config.mode == "tune" and window.all_warm and window.fetched:
-            self._session.emit(self._phases.breakdown(self.loader, window))
+        if self._tunes and window.all_warm and window.fetched:
+            self._session.emit(self._phases.breakdown(self.loader, window, pids_of(iterator)))
         if iterator.refused() and not self.refused:
             self._refuse(iterator.refused())
         if not agreement.decides:
@@ -364,7 +371,7 @@ class Pilot:
         if not self.refused:
             bounds = self._session.cores.bounds(self._bounds, self.asked, self._use)
             self._bound(within(bounds, allowed, iterator.memory_room()), short=allowed is not None)
-        self._carry_out(self._controller.observe(window), iterator)
+        self._carry_out(self._controller.observe(window), window, iterator)
 
     def _bound(self, bounds: Bounds, *, short: bool) -> None:
         """What may be chosen from now on.
@@ -405,7 +412,7 @@ class Pilot:
         if agreed != self.plan:
             self._change(agreed, iterator)
 
-    def _carry_out(self, decision: Decision, iterator: Any) -> None:
+    def _carry_out(self, decision: Decision, window: Observation, iterator: Any) -> None:
         self._remember_before()
         self._report_judged()
         if isinstance(decision, policy.Move):
@@ -413,7 +420,7 @@ class Pilot:
                 self._journal.moved(decision)
                 self._session.agreement.announce(self.loader, decision.plan)
         elif isinstance(decision, policy.Settled):
-            self._report_settled(decision)
+            self._report_settled(decision, window, iterator)
 
     def _change(self, plan: Plan, iterator: Any) -> bool:
         """Whether it could be done. Training goes on where no process can be had; the controller then gives that plan up."""
@@ -427,6 +434,7 @@ class Pilot:
         return True
 
     def _begin_plan(self) -> None:
+        self._leave_survey()
         self._made.clear()
         self._warm = False
         self._windows.changed(self.plan)
@@ -454,28 +462,51 @@ class Pilot:
             )
         self._announced = self._controller.judged
 
-    def _report_settled(self, decision: policy.Settled) -> None:
+    def _report_settled(self, decision: policy.Settled, window: Observation, iterator: Any) -> None:
         self._settled = True
         if not self.refused:
             self._journal.settled(decision)
         now = self._controller.estimate(decision.plan)
         rate, share = (now.batches_per_s, now.starve_share) if now is not None else (0.0, 0.0)
         before_rate, before_share = self._before or (rate, share)
-        self._session.emit(
-            Settled(
-                self.loader,
-                decision.plan,
-                rate,
-                share,
-                self.asked,
-                before_rate,
-                before_share,
-                decision.limited_by,
-                self._reason(decision),
-                now.stall_share if now is not None else None,
-                time.monotonic() - self._began_s,
-            )
+        settled = Settled(
+            self.loader,
+            decision.plan,
+            rate,
+            share,
+            self.asked,
+            before_rate,
+            before_share,
+            decision.limited_by,
+            self._reason(decision),
+            now.stall_share if now is not None else None,
+            time.monotonic() - self._began_s,
         )
+        if self._surveyed or not self._tunes:
+            self._session.emit(settled)
+            return
+        self._surveyed, self._survey = True, Survey(settled, window, self._bounds)
+        goes_on = False
+        try:
+            goes_on = not self._session.agreement.others and self._survey.begin(iterator)
+        finally:
+            if not goes_on:
+                self._end_survey()
+
+    def _leave_survey(self) -> None:
+        """Another epoch, or another plan: the steps that were being timed will not come."""
+        if self._survey is not None:
+            self._survey.broken_off()
+            self._end_survey()
+
+    def _end_survey(self) -> None:
+        """Say what was found, and by that that the loader has settled."""
+        survey, self._survey = self._survey, None
+        if survey is not None:
+            for event in survey.events():
+                self._session.emit(event)
+            self._windows.changed(self.plan)
+            self._phases.start_over()
 
     def _reason(self, decision: policy.Settled) -> str:
         return self._stays() if self.refused else say(decision.reason.key, **decision.reason.facts)
@@ -491,6 +522,7 @@ class Pilot:
 
     def ended(self) -> None:
         """The process ends."""
+        self._end_survey()
         if self.tally.batches:
             stats = self.tally.snapshot()
             self._session.emit(Ended(self.loader, self.plan, stats.batches, stats.elapsed_s, stats.wait_s))

@@ -25,7 +25,7 @@ from typing import Any
 
 from keepfed.errors import LoaderError
 from keepfed.loader.arena import Region
-from keepfed.loader.channel import channel_pair
+from keepfed.loader.channel import TrainerEnd, channel_pair
 from keepfed.loader.control import readable
 from keepfed.loader.descriptors import explained
 from keepfed.loader.forks import close_in_children
@@ -75,6 +75,19 @@ class Pool:
         self._watch(ours.fileno(), worker)
         self.workers[worker_id] = worker  # last: a worker that is known is heard, whenever Ctrl-C comes
         return worker
+
+    def send_out(self, errand: int, region: Region) -> TrainerEnd:
+        """Start a process that makes no batches; `worker(errand, end, region)` says what it does. Its end is what is returned.
+
+        Nobody watches it: when it is gone, or never came to be, that end has `ended`. It dies with the zygote.
+        """
+        ours, theirs = channel_pair()
+        self._started += 1
+        try:
+            self._zygote.fork_worker(self._started, errand, theirs, region)
+        finally:
+            theirs.close()
+        return TrainerEnd(ours)
 
     def barren(self) -> bool:
         """Whether no worker can be added any more, since the zygote was killed and nobody took its place."""

@@ -34,16 +34,16 @@ class StallMeter:
 
     def begin(self) -> None:
         """The program begins to wait."""
-        self._before = self._recorded() if len(self._pending) < MOST_PENDING else None
+        self._before = self.mark() if len(self._pending) < MOST_PENDING else None
 
     def end(self) -> None:
         """The wait is over."""
         before, self._before = self._before, None
-        after = self._recorded() if before is not None else None
+        after = self.mark() if before is not None else None
         if after is not None:
             self._pending.append((before, after))
 
-    def _recorded(self) -> Any:
+    def mark(self) -> Any:
         """An event at this point of the current stream; None while it is being captured, or when CUDA refuses."""
         try:
             if self._cuda.is_current_stream_capturing():
@@ -53,6 +53,15 @@ class StallMeter:
         except RuntimeError:  # the program will meet it at its own next call, and should not meet it here
             return None
         return event
+
+    def between(self, first: Any, last: Any) -> float | None:
+        """Seconds from one mark to another on the GPU; None until it has passed both, and while a graph is captured."""
+        try:
+            if self._cuda.is_current_stream_capturing() or not last.query():
+                return None
+            return float(first.elapsed_time(last)) / 1000
+        except RuntimeError:  # as above
+            return None
 
     def measured(self) -> list[float]:
         """Seconds of idling of the waits whose events the GPU has passed since the last call."""

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from keepfed.loader import torch_seam
+from keepfed.loader import probe, torch_seam
 from keepfed.loader.arena import Region, SlotWriter
 from keepfed.loader.beats import IN_REGIONS, Rows
 from keepfed.loader.broken import Holes
@@ -58,7 +58,10 @@ class WorkerJob:
 
 
 def work(job: WorkerJob, worker_id: int, end: WorkerEnd, region: Region) -> None:
-    """Be worker `worker_id` until the trainer says quit or is gone."""
+    """Be worker `worker_id` until the trainer says quit or is gone, or go on this errand."""
+    if worker_id == probe.ERRAND:
+        probe.serve(job, end)
+        return
     let_trainer_look()
     ending = Ending()
     pulse = job.rows.pulse(worker_id, region)

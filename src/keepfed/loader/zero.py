@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from keepfed.errors import EmptyBatch, LoaderError, SkippedTooMany
 from keepfed.loader import blame, torch_seam
 from keepfed.loader.broken import NOTHING
-from keepfed.loader.crew import samples_of
+from keepfed.loader.crew import Crew, samples_of
 from keepfed.loader.fallback import start_method
 from keepfed.loader.single import SingleIter
 from keepfed.loader.trial import trial_of
@@ -217,6 +217,11 @@ class ZeroIter(SingleIter):
         self._pilot.back_to_zero(self._trial.refused)
 
     # ---- what a pilot asks of an iterator ---------------------------------------------------------------------------
+
+    @property
+    def working_crew(self) -> Crew | None:
+        """The workers that make its batches; None while this process makes them."""
+        return self._trial.crew if self._with_crew else None
 
     def undecided(self) -> bool:
         """Whether it is not known yet if this loader may have workers."""

@@ -241,6 +241,16 @@ class Order:
         """How many tasks this worker still has to make."""
         return sum(task.worker == worker and not task.ready for task in self.tasks.values())
 
+    def unread_in_turn(self) -> int:
+        """How many batches could come out one after the other, were no more made."""
+        if not self.in_order:
+            return len(self._unread)
+        return next((place for place, task in enumerate(self.tasks.values()) if not task.ready), len(self.tasks))
+
+    def in_hand(self) -> int:
+        """How many batches workers are at, or have been sent."""
+        return sum(map(len, self._in_hand.values()))
+
     def active(self) -> list[int]:
         """Workers that take new tasks."""
         return [worker for worker, takes in self.workers.items() if takes and worker not in self.exhausted]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keepfed.events import Breakdown
@@ -33,8 +33,14 @@ class Phases:
     trainer_cpu_s: float
     """CPU time of the training process per batch."""
 
+    queued_s: float | None = None
+    """Seconds in which a worker could have computed and had no core; None where the kernel does not say."""
+
     transform_s: float | None = None
-    """Part of `fetch_s` in the dataset's transform; None where that cannot be told. Timed on samples of their own."""
+    """Part of `fetch_s` in the dataset's transform, decoding left out; None where that cannot be told."""
+
+    decode_s: float | None = None
+    """Part of `fetch_s` in a decoder that we know; None where none was called."""
 
     @property
     def work_s(self) -> float:
@@ -43,17 +49,38 @@ class Phases:
 
     @property
     def waited_s(self) -> float:
-        """The part of it in which the worker did not compute: it waited, for storage, network or a core."""
-        return max(0.0, self.work_s - self.cpu_s)
+        """The part of it in which the worker neither computed nor wanted a core: it waited for storage or network."""
+        return max(0.0, self.work_s - self.cpu_s - (self.queued_s or 0.0))
+
+    @property
+    def rest_s(self) -> float:
+        """The part of `fetch_s` that is neither decoding nor the transform, as far as those can be told."""
+        return max(0.0, self.fetch_s - (self.transform_s or 0.0) - (self.decode_s or 0.0))
+
+    def split(self, sample: Mapping[str, Any]) -> Phases:
+        """The same with the dataset's part divided as in `sample`: seconds of single samples, timed in a child."""
+        whole_s = sample.get("sample_s") or 0.0
+
+        def part(name: str) -> float | None:
+            seconds = sample.get(name)
+            return None if seconds is None or whole_s <= 0 else self.fetch_s * min(1.0, float(seconds) / whole_s)
+
+        return replace(self, transform_s=part("transform_s"), decode_s=part("decode_s"))
 
     def to_json(self) -> dict[str, Any]:
-        """The object "phases" of `tune --json`."""
-        parts = {"fetch_s": self.fetch_s, "collate_s": self.collate_s, "copy_s": self.copy_s, "cpu_s": self.cpu_s}
-        own = None if self.transform_s is None else round(self.transform_s, 6)
+        """The object "phases" of `tune --json`: its "fetch_s" is without the transform, and "decode_s" a part of that."""
+        parts = {
+            "fetch_s": max(0.0, self.fetch_s - (self.transform_s or 0.0)),
+            "decode_s": self.decode_s,
+            "transform_s": self.transform_s,
+            "collate_s": self.collate_s,
+            "copy_s": self.copy_s,
+            "cpu_s": self.cpu_s,
+            "queued_s": self.queued_s,
+            "trainer_cpu_s": self.trainer_cpu_s,
+        }
         return {
-            **{name: round(value, 6) for name, value in parts.items()},
-            "transform_s": own,
-            "trainer_cpu_s": round(self.trainer_cpu_s, 6),
+            **{name: None if value is None else round(value, 6) for name, value in parts.items()},
             "batches": self.batches,
         }
 
@@ -70,12 +97,21 @@ def mean_phases(reports: Iterable[Breakdown]) -> Phases | None:
 
     fetch_s = max(0.0, mean("wall_s") - mean("collate_s") - mean("copy_s") - mean("room_s"))
     own_s = sum(report.trainer_cpu_s * report.batches for report in found) / batches
-    return Phases(batches, fetch_s, mean("collate_s"), mean("copy_s"), mean("cpu_s"), own_s)
+    known = [(report.queued_s, report.batches) for report in found if report.queued_s is not None]
+    queued_s = sum(seconds for seconds, _ in known) / max(1, sum(count for _, count in known)) if known else None
+    return Phases(batches, fetch_s, mean("collate_s"), mean("copy_s"), mean("cpu_s"), own_s, queued_s)
 
 
 def phases_text(phases: Phases) -> str:
-    """In words: "152 ms in a worker: dataset 92%, collate 7%, copy 1%"."""
+    """In words: "152 ms in a worker: dataset 21%; decode 71%; collate 7%; copy 1%"."""
     work_s = max(phases.work_s, 1e-9)
-    parts = [("fetch", phases.fetch_s), ("collate", phases.collate_s), ("copy", phases.copy_s)]
-    said = (say(f"lift.phase_{name}", share=percent(seconds / work_s)) for name, seconds in parts)
+    parts = {
+        "fetch": phases.rest_s,
+        "decode": phases.decode_s,
+        "transform": phases.transform_s,
+        "collate": phases.collate_s,
+        "copy": phases.copy_s,
+    }
+    told = {name: seconds / work_s for name, seconds in parts.items() if seconds is not None}
+    said = (say(f"lift.phase_{name}", share=percent(share)) for name, share in told.items())
     return say("lift.phases", time=short_time(work_s), parts=say("tune_report.list").join(said))

@@ -9,6 +9,7 @@ from typing import Any
 from keepfed.plan import LoaderId, Plan
 from keepfed.profile import Measured
 from keepfed.tuning.phases import Phases
+from keepfed.tuning.whatif import WhatIf
 
 SCHEMA = "keepfed.tune/1"
 MINOR_SHARE = 0.1
@@ -180,6 +181,9 @@ class LoaderResult:
     phases: Phases | None = None
     """Where the time of a batch goes inside a worker under the best plan; None if no worker made any."""
 
+    what_if: tuple[WhatIf, ...] = ()
+    """What would lift the limit, greatest gain first; empty before it has settled."""
+
     @property
     def measured(self) -> bool:
         """Whether anything at all was measured."""
@@ -205,6 +209,7 @@ class LoaderResult:
             "points": [point.to_json() for point in self.points],
             **({"timeline": [moment.to_json() for moment in self.timeline]} if timeline else {}),
             **({} if self.phases is None else {"phases": self.phases.to_json()}),
+            **({"what_if": [sentence.to_json() for sentence in self.what_if]} if self.what_if else {}),
         }
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from keepfed.events import Breakdown, Ended, Event, Joined, LoaderSeen, Moved, Note, Settled, Window
+from keepfed.events import Breakdown, Ended, Event, Joined, LoaderSeen, Moved, Note, Settled, Surveyed, Window
 from keepfed.plan import LoaderId, Plan
 from keepfed.profile import LIMITS, Measured
-from keepfed.tuning.phases import mean_phases
+from keepfed.tuning.phases import Phases, mean_phases
 from keepfed.tuning.points import Timed, points, share, timeline
 from keepfed.tuning.results import LoaderResult, Move
+from keepfed.tuning.whatif import what_if
 
 
 @dataclass(slots=True)
@@ -52,6 +53,7 @@ class _Strand:
     windows: list[Timed] = field(default_factory=list)
     moves: list[tuple[float, Moved]] = field(default_factory=list)
     breakdowns: dict[Plan, list[Breakdown]] = field(default_factory=dict)
+    surveyed: Surveyed | None = None
     settled: Settled | None = None
     before: Measured | None = None
     ended: bool = False
@@ -66,6 +68,8 @@ class _Strand:
                 self.windows.append(Timed(now_s - self.first_s, event))
             case Breakdown():
                 self.breakdowns.setdefault(event.plan, []).append(event)
+            case Surveyed():
+                self.surveyed = event
             case Moved():
                 # A plan may be reported when it is tried and again when it is judged: the judgement counts.
                 if self.moves and self.moves[-1][1].plan == event.plan and not self.moves[-1][1].batches_per_s:
@@ -104,8 +108,15 @@ class _Strand:
         """What the model expected of each plan when it was first tried."""
         return {move.plan: move.predicted_batches_per_s for _, move in reversed(self.moves)}
 
+    def phases(self, plan: Plan) -> Phases | None:
+        """Where a batch's time goes inside a worker under this plan."""
+        found = mean_phases(self.breakdowns.get(plan, ()))
+        told = self.surveyed.probe if self.surveyed is not None else None
+        return found.split(told) if found is not None and told else found
+
     def result(self, loader: LoaderId, processes: int) -> LoaderResult:
         before, after, seen, settled = self.start(), self.best(), self.seen, self.settled
+        phases = self.phases(after.plan) if after else None
         first = self.sums.get(before.plan) if before else None
         last = self.sums.get(after.plan) if after else None
         stall = last.stall_share() if last else None
@@ -141,7 +152,8 @@ class _Strand:
             note=seen.note if seen else "",
             points=points(self.windows, self._predicted()),
             timeline=timeline(self.windows),
-            phases=mean_phases(self.breakdowns.get(after.plan, ())) if after else None,
+            phases=phases,
+            what_if=what_if(settled, self.surveyed, phases) if settled else (),
         )
 
 
@@ -162,7 +174,7 @@ class Tally:
         elif isinstance(event, Note):
             if event.text not in self.notes:
                 self.notes.append(event.text)
-        elif isinstance(event, LoaderSeen | Window | Breakdown | Moved | Settled | Ended):
+        elif isinstance(event, LoaderSeen | Window | Breakdown | Surveyed | Moved | Settled | Ended):
             strand = self._strands.setdefault(event.loader, {}).setdefault(pid, _Strand(now_s, now_s))
             strand.add(event, now_s)
 

@@ -102,6 +102,8 @@ def _reasons(result: LoaderResult, *, tried: bool) -> Table:
         table.add_row(Text(label), Text(result.reason or say(f"tune_report.limit_{result.limited_by}")))
     if result.phases is not None:
         table.add_row(Text(say("lift.phases_label")), Text(phases_text(result.phases)))
+    if result.what_if:
+        table.add_row(Text(say("lift.label")), Text("\n".join(sentence.text for sentence in result.what_if)))
     if tried and result.moves:
         table.add_row(Text(say("tune_report.tried")), Text(say("tune_report.list").join(_tried(result))))
     return table
