@@ -22,7 +22,7 @@ PROGRAM = r"""
 import sys, time
 speed = int(sys.argv[1])
 began = time.monotonic()
-for n in range(int(0.5 * speed)):
+for n in range(int(0.35 * speed)):
     time.sleep(max(0.0, began + n / speed - time.monotonic()))
     sys.stderr.write(f"\rEpoch 0:  5%|5  | {n}/5000 [00:01<00:09, {speed}.0it/s]")
     sys.stderr.flush()

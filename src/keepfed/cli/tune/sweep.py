@@ -174,7 +174,7 @@ class Sweeping:
     def _seen(self, turn: Turn, watched: Watched) -> None:
         """Where stderr is a terminal, one line that is drawn again each second: the program's own output is elsewhere."""
         now_s = datetime.now(UTC).timestamp()
-        if not self.out.is_terminal or int(now_s) == self._shown_s:
+        if not self._redraws or int(now_s) == self._shown_s:
             return
         self._shown_s = int(now_s)
         said = _rate_so_far(turn.value, watched)
@@ -192,11 +192,16 @@ class Sweeping:
         if run.note and run.output is not None:
             line(self.out, say("sweep.output_lost", file=self._output(run), reason=run.note))
 
+    @property
+    def _redraws(self) -> bool:
+        """Whether a line can be drawn again: on a terminal that knows escape sequences."""
+        return self.out.is_terminal and not self.out.legacy_windows
+
     def _place(self, turn: Turn) -> str:
         return f"{turn.number}/{len(self.turns)}"
 
     def _status(self, text: str) -> None:
-        if self.out.is_terminal:
+        if self._redraws:
             with suppress(OSError, ValueError):  # a closed stderr
                 cut = text if self.out.width < 20 else text[: self.out.width - 12]
                 self.out.file.write(f"\r\x1b[K{'keepfed: ' if cut else ''}{cut}")

@@ -104,7 +104,7 @@ class TreeWatch:
         self._peak_bytes, self._kind = 0, "pss"
         self._read_bytes: int | None = None
         self.seen: set[psutil.Process] = set()
-        """Every process that was ever seen in the tree: those that outlive the program are found by this."""
+        """What was seen in the tree and was alive at the last look: what outlives the program is found by this."""
         try:
             self._root: psutil.Process | None = psutil.Process(pid)
         except psutil.Error:
@@ -138,7 +138,8 @@ class TreeWatch:
                 self.seen |= {self._root, *self._root.children(recursive=True)}
         except psutil.Error:
             pass
-        return [process for process in self.seen if _lives(process)]
+        self.seen = {process for process in self.seen if _lives(process)}  # workers come and go with every epoch
+        return list(self.seen)
 
     def _add_cpu(self, living: list[psutil.Process], at_s: float) -> None:
         total_s = sum(_cpu_s(process) for process in living)
