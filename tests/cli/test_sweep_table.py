@@ -66,7 +66,7 @@ def test_every_reason_to_doubt_a_number_has_words() -> None:
         run("16", 11, taken=usage(read_bytes=1 << 20)),
     ]
     found = rows(runs, ["0", "2", "4", "8", "16"])
-    said = "".join(drawn(notes(found, choose(found), Limits(60, 660), 0)))
+    said = "".join(drawn(notes(found, choose(found), Limits(60, 660))))
     assert "sweep." not in said
     for fact in ("137", "8", "5%", "--metric", "--repeat 3", "--repeat 2", "3.0 GiB", "RSS"):
         assert fact in said
@@ -80,3 +80,9 @@ def test_equal_values_are_named_and_the_cheapest_is_taken(monkeypatch: pytest.Mo
     said = drawn(advice(choice, ["python", "train.py", "--workers={}"]))
     assert "2, 4 cannot be told apart. Of these 2 is the cheapest:" in said
     assert "  python train.py --workers=2" in said
+
+
+def test_a_metric_that_matched_nothing_is_named_and_not_recommended() -> None:
+    found = rows([run("1", None)], ["1"])
+    assert "--metric matched nothing" in " ".join(drawn(notes(found, None, Limits(60, 660), metric=True)))
+    assert "--metric REGEX" in " ".join(drawn(notes(found, None, Limits(60, 660))))

@@ -232,7 +232,8 @@ class Sweeping:
             line(self.out, say("sweep.interrupted" if found else "sweep.interrupted_nothing"))
         if any(row.runs[0].output for row in found):
             show(self.out, table(found, choice))
-            show(self.out, notes(found, choice, self.request.limits, self._left_out(runs, interrupted=interrupted)))
+            left_out, metric = self._left_out(runs, interrupted=interrupted), self.request.metric is not None
+            show(self.out, notes(found, choice, self.request.limits, left_out, metric=metric))
             if choice is not None:
                 show(self.out, advice(choice, self.request.command))
             self._keep(found, choice, code)

@@ -75,9 +75,19 @@ def _small_s(seconds: float) -> str:
     return f"{rate(seconds)} s" if seconds >= 1 else f"{rate(1e3 * seconds)} ms"
 
 
-def notes(found: Sequence[Row], choice: Choice | None, limits: Limits, left_out: int) -> RenderableType:
-    """What a reader has to know before believing the numbers, most important first."""
-    said = [_failures(found), _cut_short(found), _without_rate(found, choice, left_out, limits), *_trust(found, choice)]
+def notes(
+    found: Sequence[Row], choice: Choice | None, limits: Limits, left_out: int = 0, *, metric: bool = False
+) -> RenderableType:
+    """What a reader has to know before believing the numbers, most important first.
+
+    `left_out`: runs that were not made, since they would have shown nothing either; `metric`: whether --metric was given.
+    """
+    said = [
+        _failures(found),
+        _cut_short(found),
+        _without_rate(found, choice, left_out, limits, metric=metric),
+        *_trust(found, choice),
+    ]
     lines = [Padding(Text(one), (0, 0, 0, 2)) for one in said if one]
     return Group("", *lines) if lines else Group()
 
@@ -93,17 +103,19 @@ def _cut_short(found: Sequence[Row]) -> str:
     return say("sweep.note_cut_short", values=_listed(cut)) if cut else ""
 
 
-def _without_rate(found: Sequence[Row], choice: Choice | None, left_out: int, limits: Limits) -> str:
+def _without_rate(found: Sequence[Row], choice: Choice | None, left_out: int, limits: Limits, *, metric: bool) -> str:
     without = [row for row in found if row.how is How.NO_RATE]
     if not without:
         return ""
-    if choice is not None and choice.by is By.SECONDS:
-        return say("sweep.note_by_seconds")
     stopped = without[-1].runs[-1].ending is Ending.TOO_SLOW
     key = (
         "sweep.note_no_rate_left_out" if left_out else "sweep.note_no_rate_stopped" if stopped else "sweep.note_no_rate"
     )
-    return say(key, values=_listed(without), limit=seconds_text(limits.whole_s))
+    if choice is not None and choice.by is By.SECONDS:
+        key = "sweep.note_by_seconds"
+    hint = say("sweep.hint_metric_unmatched" if metric else "sweep.hint_metric")
+    said = say(key, values=_listed(without), limit=seconds_text(limits.whole_s))
+    return say("sweep.sentences", first=said, second=hint)
 
 
 def _trust(found: Sequence[Row], choice: Choice | None) -> list[str]:
