@@ -216,7 +216,10 @@ class Host:
         self._advance(at)
         if reading:
             job = self.source.pop()
-            self.cpu.add(job, self.jobs[job][2])
+            if job == MAIN:
+                self.main_free = True
+            else:
+                self.cpu.add(job, self.jobs[job][2])
         elif computing:
             job = self.cpu.pop()
             if job == MAIN:
@@ -271,16 +274,20 @@ class Host:
             self._take()
         stall: float | None = None
         if world.gpu_s:
-            launched = self.now + world.step_cpu_s
-            stall = max(0.0, launched - self.gpu_free) if self.gpu_free else 0.0
-            self.gpu_free = max(self.gpu_free, launched) + world.gpu_s * self.speed[1]
+            stall = max(0.0, self.now - max(called, self.gpu_free))
+            self.gpu_free = max(self.gpu_free, self.now + world.step_cpu_s) + world.gpu_s * self.speed[1]
             self._sleep_until(self.gpu_free - world.ahead * world.gpu_s - world.step_cpu_s)
         return self.now - called, stall
 
     def _fetch_here(self) -> None:
         """The training process makes the batch itself."""
         cost = self._cost()
-        self._sleep_until(self.now + self.world.wait_s * cost)
+        if self.world.wait_s:
+            self.main_free = False
+            cold = self.world.cold if self.delivered < self.world.warm_after else 1.0
+            self.source.add(MAIN, self.world.wait_s * cost * cold)
+            while not self.main_free:
+                self._event(float("inf"))
         self._compute(self.world.cpu_s * cost, 1)
         self.issued += 1
         self.delivered += 1

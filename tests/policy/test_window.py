@@ -166,7 +166,7 @@ def test_what_workers_report_is_summed_and_stalls_are_none_until_measured() -> N
     loop.builder.fetched(0.4, 0.2)
     loop.batches(20)
     loop.builder.stalled(0.0)
-    loop.builder.stalled(0.5)
+    loop.builder.stalled(0.3)
     loop.batches(20)
     first, second = loop.windows
     assert first.fetched == 2
@@ -174,6 +174,41 @@ def test_what_workers_report_is_summed_and_stalls_are_none_until_measured() -> N
     assert first.fetch_cpu_s == pytest.approx(0.3)
     assert first.stall_s is None
     assert first.starve_s == first.wait_s
-    assert second.stall_s == 0.5
-    assert second.starve_s == 0.5
+    assert second.stall_s == 0.3
+    assert second.starve_s == 0.3
     assert second.fetched == 0
+
+
+def test_a_gpu_is_not_said_to_starve_for_longer_than_the_program_waits() -> None:
+    """The first wait of an epoch belongs to no window, and the GPU's answer to it comes when the window has begun."""
+    loop = warm_loop()
+    loop.builder.epoch_started()
+    loop.builder.stalled(1.5)
+    loop.batches(30)
+    window = loop.windows[0]
+    assert window.stall_s == 1.5
+    assert window.starve_s == pytest.approx(window.wait_s)
+
+
+def test_what_had_been_prepared_under_the_old_plan_is_in_one_window() -> None:
+    """48 batches are ready when seven of eight workers go: a window of the first eight would show their speed."""
+    loop = warm_loop()
+    loop.builder.changed(Plan(8, 6))
+    loop.builder.changed(Plan(1))
+    loop.batches(47)
+    assert not loop.windows
+    loop.batches(1)
+    assert loop.windows[0].batches == 48
+    loop.batches(20)
+    assert loop.windows[1].batches == 20
+
+
+def test_the_times_of_single_batches_are_kept_as_groups_with_the_same_mean() -> None:
+    loop = warm_loop()
+    for index in range(100):
+        loop.builder.fetched(1.0 if index % 20 == 0 else 0.1, 0.0)
+    loop.batches(20)
+    times = loop.windows[0].fetch_times_s
+    assert len(times) == 32
+    assert max(times) > 0.9
+    assert sum(times) / 32 == pytest.approx(0.145, rel=0.02)

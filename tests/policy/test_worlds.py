@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-from itertools import pairwise
 from statistics import median
 
 from hypothesis import HealthCheck, given, settings
@@ -16,16 +15,10 @@ from hypothesis import strategies as st
 from keepfed import text
 from keepfed.policy.controller import Move
 from keepfed.policy.cost import memory_of
-from tests.policy.worlds import draw, outcome, search
+from tests.policy.worlds import draw, outcome, reversals, search
 
-WORLDS = int(os.environ.get("KEEPFED_WORLDS", "40"))
+WORLDS = int(os.environ.get("KEEPFED_WORLDS", "30"))
 ANEW = "KEEPFED_WORLDS" in os.environ
-
-
-def reversals(counts: list[int]) -> int:
-    """How often a knob changes its direction."""
-    steps = [b - a for a, b in pairwise(counts) if a != b]
-    return sum(1 for a, b in pairwise(steps) if (a > 0) != (b > 0))
 
 
 @given(st.integers(0, 10**9))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from keepfed.plan import Plan
 from keepfed.policy.controller import Controller
@@ -29,7 +30,8 @@ class Case:
         swept = [Plan(workers, prefetch) for workers in SOME for prefetch in ((2, 4, 8) if burst else (2,))]
         world = self.world
         fitting = [plan for plan in swept if fit(plan, self.bounds, world.batch_bytes, world.worker_bytes) == plan]
-        return fitting + [Plan(0)] * (self.bounds.min_workers == 0) or [self.start]
+        fitting += [Plan(0)] * (self.bounds.min_workers == 0)
+        return fitting or [fit(self.start, self.bounds, world.batch_bytes, world.worker_bytes)]
 
 
 def draw(rng: random.Random) -> Case:
@@ -126,7 +128,16 @@ def outcome(seed: int) -> Outcome:
 def share_of_best(world: World, chosen: Plan, plans: list[Plan]) -> float:
     """Throughput of one plan, of the best of all; where samples for nothing would bring no more, nothing is swept."""
     reached = rate(world, chosen, 250)
+    return min(1.0, reached / best_rate(world, plans, reached))
+
+
+def best_rate(world: World, plans: list[Plan], reached: float) -> float:
+    """The best of some plans and of what was reached, or what a loader without any cost would bring if that is no more."""
     free = rate(replace(world, wait_s=0.0, cpu_s=0.0, source=float("inf")), Plan(0), 250)
-    if reached >= 0.995 * free:
-        return min(1.0, reached / free)
-    return reached / max(reached, *(rate(world, plan, 250) for plan in plans))
+    return free if reached >= 0.995 * free else max(reached, *(rate(world, plan, 250) for plan in plans))
+
+
+def reversals(counts: list[int]) -> int:
+    """How often a knob changes its direction."""
+    steps = [b - a for a, b in pairwise(counts) if a != b]
+    return sum(1 for a, b in pairwise(steps) if (a > 0) != (b > 0))

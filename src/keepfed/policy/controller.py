@@ -15,7 +15,6 @@ this load, never with its predecessor alone, so that small losses cannot add up.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -24,7 +23,8 @@ from keepfed.plan import Plan
 from keepfed.policy.cost import Bounds, fit, memory_of
 from keepfed.policy.decision import Decision, Hold, JudgedMove, Limit, Move, Reason, Settled, counts, hold, why
 from keepfed.policy.evidence import Estimate, Evidence
-from keepfed.policy.outlook import WORTH, Aim, Candidate, Findings, Outlook
+from keepfed.policy.outlook import Aim, Candidate, Findings, Outlook
+from keepfed.policy.verdict import Verdict, judge
 from keepfed.policy.watch import Watch
 from keepfed.policy.window import Observation
 
@@ -47,14 +47,8 @@ FEWEST_WINDOWS = 2
 MOST_WINDOWS = 4
 """Windows after which a close call is decided (by going back to the incumbent once more, if moves are left)."""
 
-CLEAR = 1.25
-"""Standard errors from the threshold that make a case clear."""
-
 PATIENCE = 13
 """Windows of one search after which nothing new is begun: a search that goes on for ever costs more than it finds."""
-
-MODEL_ERROR = 0.04
-"""Relative error of the gain that the model predicts for a plan, as far as it knows the load at all."""
 
 KEPT_MOVES = 64
 """Judged moves that are remembered."""
@@ -108,6 +102,8 @@ class Controller:
         self._findings = Findings(max_moves)
         self._predicted: dict[Plan, float] = {}
         self._trial: _Trial | None = None
+        self._settled_in: Bounds | None = None
+        """The bounds within which the plan was chosen."""
         self._settling = False
         self._windows_here = 0
         self._not_applied = 0
@@ -252,62 +248,33 @@ class Controller:
         if trial.rechecking and self._evidence.drifted(self._incumbent, self._windows_here):
             self._evidence.keep_newest(self._incumbent, self._windows_here, beside=trial.plan)
             incumbent = self._evidence.of(self._incumbent) or incumbent
-        measured, error = self._against(here, incumbent)
-        ratio, doubt = _believed(measured, error, trial.gain)
-        cheaper = trial.plan < self._incumbent
-        even = 1 - WORTH if cheaper else 1 + WORTH
-        if (
-            self._surprising(measured, here, incumbent) or abs(ratio - even) < CLEAR * doubt - WORTH
-        ) and not trial.rechecking:
+        verdict = judge(here, incumbent, self._evidence, trial.gain)
+        if verdict.doubtful and not trial.rechecking:
             if self._windows_here < MOST_WINDOWS:
                 return hold("measuring")
             if self._findings.moves_left >= 2 and self._findings.windows < PATIENCE and trial.aim != "zero":
                 trial.rechecking = True
                 return self._go(self._incumbent, why("recheck", **counts(self._incumbent)))
-        # The model may tip the scales. It may not turn a gain into a loss, or a loss into a gain.
-        kept = measured >= 1 or ratio >= even if cheaper else measured > 1 and ratio >= even
-        return self._conclude(trial, here, incumbent, measured, kept=kept)
+        return self._conclude(trial, here, incumbent, verdict)
 
-    def _surprising(self, measured: float, here: Estimate, incumbent: Estimate) -> bool:
-        """Fewer workers that are faster, or more that are slower: possible, but first suspect the measurement.
-
-        On contended cores it is what one expects; and without workers nothing has to be taken over.
-        """
-        if incumbent.contended(self.bounds.cores) or here.plan.num_workers == 0:
-            return False
-        band = self._evidence.band()
-        return measured > 1 + band if here.plan < incumbent.plan else measured < 1 - band
-
-    def _is_cheaper(self, plan: Plan) -> bool:
-        return plan.num_workers < self._incumbent.num_workers
-
-    def _against(self, here: Estimate, incumbent: Estimate) -> tuple[float, float]:
-        """The trial against the incumbent; a cheaper one against the best plan of this load, so that losses do not add up."""
-        best = self._evidence.compare(here, incumbent)
-        if not self._is_cheaper(here.plan):
-            return best
-        for plan in self._evidence.plans():
-            other = self._evidence.of(plan)
-            if other is not None and plan != here.plan and other.windows >= FEWEST_WINDOWS:
-                best = min(best, self._evidence.compare(here, other))
-        return best
-
-    def _conclude(self, trial: _Trial, here: Estimate, incumbent: Estimate, ratio: float, *, kept: bool) -> Decision:
+    def _conclude(self, trial: _Trial, here: Estimate, incumbent: Estimate, verdict: Verdict) -> Decision:
         self._trial = None
         for row in (here, incumbent):
             self._findings.judged[row.plan] = row.fetch_s
         reason = why(
-            f"{trial.aim}_{'kept' if kept else 'rejected'}",
+            f"{trial.aim}_{'kept' if verdict.kept else 'rejected'}",
             **counts(trial.plan),
             before=self._incumbent.num_workers,
             prefetch_before=self._incumbent.prefetch_factor,
-            change=ratio - 1,
+            change=verdict.ratio - 1,
         )
         self.judged += 1
         self.log.append(
-            JudgedMove(trial.plan, here.batches_per_s, trial.predicted, here.wait_share, kept=kept, reason=reason)
+            JudgedMove(
+                trial.plan, here.batches_per_s, trial.predicted, here.wait_share, kept=verdict.kept, reason=reason
+            )
         )
-        if kept:
+        if verdict.kept:
             self._incumbent = trial.plan
             if trial.aim == "fewer" and here.starving > self._evidence.band():
                 # More were no better; on contended cores that may be their own doing, and one in between the best.
@@ -326,7 +293,10 @@ class Controller:
     def _settle(self, now: Estimate) -> Settled:
         self._following = True
         self._watch.restart(now, same_plan=self._watch.plan == now.plan)
-        self.limited_by, key = self._outlook(now).limit()
+        outlook = self._outlook(now)
+        self.limited_by, key = outlook.limit()
+        self._findings.step_cpu_s = outlook.step_cpu_s
+        self._settled_in = self._reachable()
         reason = why(
             key,
             **counts(now.plan),
@@ -341,7 +311,7 @@ class Controller:
 
     def _follow(self, window: Observation) -> Decision:
         """Nothing, until several windows in a row say that the load is another one."""
-        recent = self._watch.see(window, self._evidence.band())
+        recent = self._watch.see(window, self._evidence.band(), wider=self._has_room(window))
         if recent is None:
             return hold("following", **counts(self.plan))
         self._new_load()
@@ -349,20 +319,20 @@ class Controller:
             self._evidence.add(row)
         return self._propose()
 
+    def _has_room(self, window: Observation) -> bool:
+        """Whether plans are allowed now that were not when the search ended (memory is there again)."""
+        then, now, plan = self._settled_in, self._reachable(), self.plan
+        if then is None or then == now:
+            return False
+        larger = (
+            replace(plan, num_workers=plan.num_workers + 1),
+            replace(plan, prefetch_factor=plan.prefetch_factor + 1),
+        )
+        needs = window.batch_bytes, window.worker_bytes
+        return any(fit(one, now, *needs) == one != fit(one, then, *needs) for one in larger)
+
     def _new_load(self) -> None:
         self._evidence.forget()
         self._evidence.cores = self.bounds.cores
-        self._findings = Findings(self._max_moves)
+        self._findings = Findings(self._max_moves, step_cpu_s=self._findings.step_cpu_s)
         self._trial, self._following = None, False
-
-
-def _believed(measured: float, error: float, expected: float) -> tuple[float, float]:
-    """A measured ratio drawn towards the model's, as far as its own error allows, and the error that is left.
-
-    Where slow samples come in bursts, windows differ by ten per cent from luck alone, and the model (which has seen how the
-    times are distributed) knows better than two of them. A model that the measurement contradicts is not asked.
-    """
-    if abs(measured - expected) > 2.5 * math.hypot(error, MODEL_ERROR):
-        return measured, error
-    trust = error**2 / (error**2 + MODEL_ERROR**2)
-    return measured + trust * (expected - measured), error * math.sqrt(1 - trust)

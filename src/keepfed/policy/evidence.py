@@ -120,8 +120,10 @@ class Estimate:
             return self.worker_cores() > 0.5 * cores
         return self.host_busy >= BUSY
 
-    def costs(self, cores: float, source_per_s: float = math.inf) -> Costs:
+    def costs(self, cores: float, step_cpu_s: float = math.inf) -> Costs:
         """The numbers that the model wants; seconds as they would be on cores of their own.
+
+        `step_cpu_s`: more CPU seconds per batch than these the step does not need, whoever else is seen on the cores.
 
         A worker that is always at work takes `workers / rate` seconds per batch whatever it reports: what happens
         between two of its batches (sending, scheduling) belongs to its cycle.
@@ -136,7 +138,7 @@ class Estimate:
             # Nobody measured it: as much of what was used as the fetching took of the time.
             fetch_cpu_s = min(fetch_s, used_s * self.starve_share)
         # What scales with the rate is the step's own work, done while the loop is not waiting; the rest is other people's.
-        step_cpu_s = cores * (1 - self.wait_share) / rate
+        step_cpu_s = min(step_cpu_s, cores * (1 - self.wait_share) / rate)
         other_cpu_s = min(step_cpu_s, max(0.0, used_s - fetch_cpu_s))
         others = max(0.0, (used_s - fetch_cpu_s - other_cpu_s) * rate)
         step_s = max(1e-9, (1 - self.starving) / rate)
@@ -151,7 +153,6 @@ class Estimate:
             take_s=self._price / rate,
             spread=self.spread,
             others=others,
-            source_per_s=source_per_s,
         )
         if workers == 0 or not self.contended(cores):
             return costs

@@ -27,6 +27,9 @@ ALWAYS_BUSY = 0.95
 TAKEN = 0.97
 """From this busy share of the cores on, more workers are not even tried."""
 
+OWN = 0.9
+"""Below this share of the cores for the program itself, others have the rest, and more workers get a larger share."""
+
 WORTH = 0.01
 """A gain below this is not worth a move, and a loss below it does not speak against fewer workers."""
 
@@ -52,6 +55,8 @@ class Findings:
     """Fewer workers at a saturated source were tried and did lose."""
     closing: bool = False
     """The search is over: at most the way back to the incumbent is left."""
+    step_cpu_s: float = math.inf
+    """CPU seconds per batch that the step was seen to need at most, earlier loads included."""
     judged: dict[Plan, float] = field(default_factory=dict)
     """Plans that have been judged, and the seconds that a worker took per batch then."""
 
@@ -83,7 +88,7 @@ class Outlook:
 
     def _costs_seen(self) -> Costs:
         """What the model is told; at a saturated source, the times of when few workers were there, and its limit."""
-        costs = self._now.costs(self._bounds.cores)
+        costs = self._now.costs(self._bounds.cores, self._findings.step_cpu_s)
         if self.saturated() and not self._now.contended(self._bounds.cores):
             return replace(costs, fetch_s=self._quickest_fetch(), source_per_s=self._now.batches_per_s)
         return costs
@@ -91,6 +96,11 @@ class Outlook:
     def predicted(self, plan: Plan) -> float:
         """Batches a second that the model expects of a plan."""
         return predict(plan, self._costs, self._bounds.cores).batches_per_s
+
+    @property
+    def step_cpu_s(self) -> float:
+        """CPU seconds per batch outside the workers, as far as they may be the step's."""
+        return self._costs.other_cpu_s
 
     # ---------------------------------------------------------------------------------------------- plans worth trying
 
@@ -109,7 +119,8 @@ class Outlook:
     def _for_the_starving(self) -> list[Candidate | None]:
         """What the model wants first; then, since it may have missed something, one step in the direction that is open."""
         now, crowded = self._now, self._now.contended(self._bounds.cores)
-        wider = not (self._findings.no_more or self.saturated() or self.short_of_cores())
+        beyond_knee = self.saturated() and self._knee() < now.plan.num_workers
+        wider = not (self._findings.no_more or beyond_knee or self.short_of_cores())
         found = [self._modelled(self._bounds.max_workers if wider else now.plan.num_workers)]
         if wider and now.utilisation > BURSTY:
             found.append(self._candidate(replace(now.plan, num_workers=now.plan.num_workers + 1)))
@@ -181,7 +192,7 @@ class Outlook:
                 return 0
             return max(1, math.ceil(now.busy_workers - 0.02), self._without_loss())
         if self.saturated():
-            return max(1, math.ceil(now.batches_per_s * self._quickest_fetch()))
+            return self._knee()
         if self.short_of_cores():
             return computing
         if self._findings.no_more:
@@ -213,6 +224,10 @@ class Outlook:
         ]
         return min([row.fetch_s for row in rows if row is not None and row.fetch_s > 0], default=now.fetch_s)
 
+    def _knee(self) -> int:
+        """Workers that would bring as much, if each were as quick as where there were few."""
+        return max(1, math.ceil(self._now.batches_per_s * self._quickest_fetch() - 0.02))
+
     def saturated(self) -> bool:
         """Whether workers only get in each other's way: each takes much longer than when there were fewer."""
         now = self._now
@@ -220,10 +235,13 @@ class Outlook:
         return not self._findings.knee_refuted and now.utilisation > BURSTY and quicker
 
     def short_of_cores(self) -> bool:
-        """Whether the cores are taken, by work that more workers would only add to."""
-        now = self._now
-        share = now.worker_cores() / self._bounds.cores
-        return share > BURSTY if now.host_busy is None else share > 0.25 and now.host_busy >= TAKEN
+        """Whether the cores are taken, by work of this program that more workers would only add to."""
+        now, cores = self._now, self._bounds.cores
+        share = now.worker_cores() / cores
+        if now.host_busy is None:
+            return share > BURSTY
+        own = now.batches_per_s * (now.fetch_cpu_s + self._costs.other_cpu_s) / cores
+        return now.host_busy >= TAKEN and share > 0.25 and own > OWN
 
     def limit(self) -> tuple[Limit, str]:
         """What limits the loop under this plan, if it is the one chosen, and the sentence that says so."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from heapq import heapreplace
-from itertools import pairwise
+from itertools import accumulate
 
 GROUPS = 32
 """A distribution is kept as the means of so many equally large groups of the sorted values."""
@@ -25,10 +25,19 @@ FEWEST = 600
 
 
 def groups_of(values: Sequence[float]) -> tuple[float, ...]:
-    """A distribution in at most `GROUPS` numbers with the same mean: sorted, cut into equal groups, each one's mean."""
-    count, ordered = min(GROUPS, len(values)), sorted(values)
-    edges = [len(ordered) * index // count for index in range(count + 1)] if count else []
-    return tuple(sum(ordered[a:b]) / (b - a) for a, b in pairwise(edges))
+    """A distribution in at most `GROUPS` numbers with the same mean: sorted, cut into equal groups, each one's mean.
+
+    A value on the edge of two groups belongs to both, with the share of it that lies in each.
+    """
+    ordered = sorted(values)
+    count, sums = min(GROUPS, len(ordered)), [0.0, *accumulate(ordered)]
+
+    def below(edge: float) -> float:
+        whole = min(int(edge), len(ordered) - 1)
+        return sums[whole] + (edge - whole) * ordered[whole]
+
+    size = len(ordered) / max(1, count)
+    return tuple((below((index + 1) * size) - below(index * size)) / size for index in range(count))
 
 
 def throughput(workers: int, prefetch: int, fetch_s: Sequence[float], step_s: float) -> float:

@@ -17,6 +17,12 @@ from keepfed.policy.window import Observation
 CHANGED_WINDOWS = 3
 """Windows in a row that must starve before the controller acts on a changed load (fast up)."""
 
+CALM_WINDOWS = 60
+"""A search that begins sooner than this after the last one shows a load that flickers, to which no plan can be fitted."""
+
+MOST_PATIENCE, MOST_PATIENCE_UP = 16, 4
+"""How many times the windows above are multiplied at most: a step that starves is not left alone for as long."""
+
 SPARE = 1.15
 """Workers up to so many times the mean demand are no more than is needed: at exactly the mean, any variation starves."""
 
@@ -34,6 +40,8 @@ class Watch:
         self._busy: float | None = None
         self._host_busy: float | None = None
         self._patience = 1
+        self._calm = CALM_WINDOWS
+        """Windows since the last search."""
         self._recent: deque[Observation] = deque(maxlen=CHANGED_WINDOWS)
         self._starving = self._shifted = self._idle = 0
 
@@ -42,12 +50,14 @@ class Watch:
         self.plan = now.plan
         self._wait_share, self._rate, self._busy = now.starving, now.batches_per_s, now.busy_workers
         self._host_busy = now.host_busy
-        self._patience = min(16, 2 * self._patience) if same_plan else 1
+        restless = same_plan or self._calm < CALM_WINDOWS
+        self._patience = min(MOST_PATIENCE, 2 * self._patience) if restless else 1
+        self._calm = 0
         self._recent.clear()
         self._starving = self._shifted = self._idle = 0
 
-    def see(self, window: Observation, band: float) -> list[Observation] | None:
-        """The windows that show the new load, or None while all is as it was."""
+    def see(self, window: Observation, band: float, *, wider: bool = False) -> list[Observation] | None:
+        """The windows that show the new load, or None while all is as it was; `wider`: more is allowed than was."""
         now = estimate(window.plan, [window])
         self.plan = window.plan
         self._rate = self._rate or now.batches_per_s
@@ -58,10 +68,11 @@ class Watch:
         idle = now.starving <= band and now.busy_workers < 0.7 * self._busy and _spare(now) >= 1
         self._starving = self._starving + 1 if starving else 0
         freed = (self._host_busy or 0.0) - (1.0 if now.host_busy is None else now.host_busy)
-        other = shift > max(0.15, 4 * band) or freed > 0.15
+        other = shift > max(0.15, 4 * band) or freed > 0.15 or wider
         self._shifted = self._shifted + 1 if other and now.starving > band else 0
         self._idle = self._idle + 1 if idle else 0
-        fast = max(self._starving, self._shifted) >= CHANGED_WINDOWS * self._patience
+        self._calm += 1
+        fast = max(self._starving, self._shifted) >= CHANGED_WINDOWS * min(self._patience, MOST_PATIENCE_UP)
         if fast or self._idle >= IDLE_WINDOWS * self._patience:
             return list(self._recent)
         return None

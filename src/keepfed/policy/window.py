@@ -8,6 +8,7 @@ or batches that were prepared under the previous plan. Those are left out here, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -86,8 +87,12 @@ class Observation:
 
     @property
     def starve_s(self) -> float:
-        """Seconds lost for want of data: the GPU's idle time where it is known, else the wait."""
-        return min(self.elapsed_s, self.wait_s if self.stall_s is None else self.stall_s)
+        """Seconds lost for want of data: the GPU's idle time where it is known, else the wait.
+
+        The GPU does not idle for longer than the program waits; what is reported beyond that comes from waits that belong to
+        no window (workers that start with an epoch), since the GPU's answers arrive late.
+        """
+        return min(self.elapsed_s, self.wait_s, math.inf if self.stall_s is None else self.stall_s)
 
 
 class WindowBuilder:
