@@ -15,6 +15,7 @@ import pytest
 
 import keepfed
 from keepfed.cli import main as frame
+from keepfed.cli.tune import offline
 from keepfed.cli.tune.curve import BAR, bar, bars
 from keepfed.cli.tune.terminal import console, show
 from keepfed.plan import Plan
@@ -159,6 +160,14 @@ def test_what_cannot_be_meant_is_refused(
     monkeypatch.chdir(tmp_path)
     assert frame.main(["tune", *words]) == 2
     assert said in capfd.readouterr().err
+
+
+def test_without_torch_there_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(offline, "find_spec", lambda _name: None)
+    assert frame.main(["tune", "mydata:make"]) == 2
+    assert "torch is not installed for" in capfd.readouterr().err
 
 
 def point(workers: int, rate: float, half: float | None) -> Point:

@@ -19,9 +19,6 @@ from keepfed.tuning.offline_pairs import ROUNDS, Ratio, ratio, to_and_fro
 from keepfed.tuning.offline_trial import Facts, Trial, run
 from keepfed.tuning.results import Point
 
-MOST_FINALISTS = 3
-"""Plans that are measured again."""
-
 CLOSE = 0.95
 """Plans with at least this share of the best throughput may be as good."""
 
@@ -68,8 +65,9 @@ def finalists(points: Sequence[Point], chosen: Plan) -> list[Plan]:
     """The plan chosen, the fastest, and the next cheaper one that comes close; fewest workers first."""
     rates = {point.measured.plan: point.measured.batches_per_s for point in points}
     best = max(rates, key=lambda plan: rates[plan], default=chosen)
-    close = [plan for plan in sorted(rates) if rates[plan] >= CLOSE * rates[best] and plan < chosen]
-    return sorted({chosen, best, *close[-1:]})[:MOST_FINALISTS]
+    close = [plan for plan in rates if rates[plan] >= CLOSE * rates[best] and plan.num_workers < chosen.num_workers]
+    cheaper = max(close, key=lambda plan: (plan.num_workers, -plan.prefetch_factor), default=chosen)
+    return sorted({chosen, best, cheaper})
 
 
 def run_finals(

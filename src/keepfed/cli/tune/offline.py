@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 from rich.console import Group
@@ -78,6 +79,8 @@ def check_bench(bench: Bench, spec: str, rest: Sequence[str], *, goes_on: bool) 
             message = say("offline.only_for_spec", option=[*bench.words(), "--offers"][0])
             raise UsageError(message, next_step=say("offline.only_for_spec_next"))
         return
+    if find_spec("torch") is None:
+        raise UsageError(say("offline.no_torch", python=sys.executable), next_step=say("offline.no_torch_next"))
     if rest:
         raise UsageError(say("offline.too_many_words", word=rest[0]), next_step=say("offline.too_many_words_next"))
     if goes_on:
@@ -217,8 +220,9 @@ class SpecTuning(Tuning):
     def advise(self, results: tuple[LoaderResult, ...], plan_name: str, *, planned: bool) -> None:
         """How to set what was found."""
         edits = [edit for result in results if result.settled for edit in by_hand(result, ())]
-        if self.ours:
-            show(self.out, Group(Text(""), *(part for result in results for part in self._how_to_set(result))))
+        calls = [part for result in results for part in self._how_to_set(result)] if self.ours else []
+        if calls:
+            show(self.out, Group(Text(""), *calls))
         elif planned:
             show(
                 self.out,

@@ -40,7 +40,11 @@ def _block(result: LoaderResult, *, minor: bool, curve: bool, start: str) -> Ren
     reasons = _reasons(result, tried=not curve)
     below: list[RenderableType] = ["", Padding(reasons, (0, 0, 0, 2))] if reasons.row_count else []
     if curve:
-        below = ["", Padding(bars(result.points, result.after.plan if result.after else None), (0, 0, 0, 2)), *below]
+        below = [
+            "",
+            Padding(bars(result.points, result.after.plan if result.settled and result.after else None), (0, 0, 0, 2)),
+            *below,
+        ]
     return Group("", head, "", Padding(_numbers(result, start), (0, 0, 0, 2)), *below)
 
 
@@ -92,7 +96,8 @@ def _reasons(result: LoaderResult, *, tried: bool) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(ratio=1)
-    kept = [move.reason for move in result.moves if move.kept and move.reason]
+    # In a sweep that was cut short a plan leads, and that is no reason yet.
+    kept = [move.reason for move in result.moves if move.kept and move.reason and (tried or result.settled)]
     if kept:
         table.add_row(Text(say("tune_report.why")), Text(kept[-1]))
     if result.settled:
