@@ -161,6 +161,14 @@ def test_two_batches_are_compared_and_come_from_the_worker_then_they_are_made_he
     epochs(host, loader, 1)
     assert made_here() == list(range(24))
     assert host.pilot(loader).tally.plan == Plan(0)
+    while host.pilot(loader).tally.workers:  # the one of the comparison is on its way out
+        epochs(host, loader, 1)
+
+
+def test_without_order_every_batch_comes_once(host: Steered) -> None:
+    loader, found = at_home(host, Plain(40), in_order=False)
+    (here,) = epochs(host, loader, 1)
+    assert [sorted(int(batch[1][0]) for batch in epoch) for epoch in (found[-1], here)] == [list(range(0, 40, 4))] * 2
 
 
 def test_epochs_of_one_batch_are_proven_together(host: Steered) -> None:
@@ -353,6 +361,7 @@ def test_an_exception_comes_out_of_next_and_the_batches_after_it_come(host: Stee
             errors.append(str(error))
     assert [int(batch[1][0]) for batch in got] == [0, 4, 8, 16, 20]
     assert len(errors) == 1
+    assert "Caught ValueError in the training process" in errors[0]
     assert "sample 13 is broken" in errors[0]
 
 
@@ -412,6 +421,7 @@ def test_a_plan_file_that_says_0_is_followed_at_once_by_auto_and_never_by_a_numb
         (Requests(auto=True), {"worker_init_fn": no_init}),
         (Requests(auto=True), {"timeout": 60}),
         (Requests(auto=True, stall_timeout_s=60.0), {}),
+        (Requests(auto=True, device="cuda:0"), {}),
     ],
 )
 def test_only_auto_without_an_init_function_or_time_limit_may_do_without_workers(

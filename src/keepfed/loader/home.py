@@ -52,6 +52,8 @@ def why_not_home(loader: Any) -> str:
         return say("loader.home_init_fn")
     if loader.timeout > 0 or requests.stall_timeout_s is not None:
         return say("loader.home_timeout")
+    if requests.device:
+        return say("loader.home_device")
     return ""
 
 
@@ -163,7 +165,7 @@ class Home:
             self._aside.seed(seed)
             batch = self._fetched(list(index) if type(index) is list else index)  # it may be taken apart there
         except Exception as error:  # whatever the dataset raises: as a worker would send it
-            batch = torch_seam.wrap_exception(error)
+            batch = torch_seam.wrap_exception(error, "in the training process")
         finally:
             self._aside.put_back()
         kind = EMPTY.kind if batch is NOTHING else "home"
@@ -177,19 +179,18 @@ class Home:
             return self._fetcher.fetch(index)
 
     def make_and_look(self, index: Any, seed: int) -> Made:
-        """The same, and now and then a look at what it leaves behind."""
+        """The same, and now and then a look at what it leaves behind. Not at files: the program's threads open some as well."""
+        made = self.make(index, seed)
         if not self._looking:
             self._unlooked = True
-            return self.make(index, seed)
+            return made
         began_s = time.perf_counter()
-        files = open_files()
-        made = self.make(index, seed)
-        what = left_behind(self._seen, files, *self._roots)
+        now = state_of(*self._roots)
+        what, self._seen = first_change(self._seen, now), now
         if what is not None:
-            self._seen = state_of(*self._roots)
             self.refuse(say("loader.home_leaves_traces", what=what))
-        self._looking = False
-        self._rested(began_s + made.seconds)
+        self._looking = self._unlooked = False
+        self._rested(began_s)
         return made
 
     def compare(self, number: tuple[int, int], index: Any, seed: int, batch: Any) -> None:

@@ -32,10 +32,10 @@ from keepfed.text import say
 if TYPE_CHECKING:
     from keepfed.loader.pilot import Pilot
 
-_kept: weakref.WeakKeyDictionary[Any, _Kept] = weakref.WeakKeyDictionary()
+_kept: weakref.WeakKeyDictionary[Any, Kept] = weakref.WeakKeyDictionary()
 
 
-class _Kept:
+class Kept:
     """The crew of a loader whose batches were made here, and the iterator that has it now."""
 
     def __init__(self, crew: Crew) -> None:
@@ -46,6 +46,11 @@ class _Kept:
         """Whether an iterator is in the middle of its epoch with it."""
         user = self.user() if self.user is not None else None
         return user is not None and not user._shutdown
+
+    def let_go(self) -> None:
+        """Nobody will begin another epoch with it."""
+        if not self.busy():
+            self.crew.shut_down()
 
     def usable(self) -> bool:
         """Whether it still has something to fork workers from."""
@@ -75,7 +80,7 @@ class HomingIter(EpochIter):
         self._home.begin_proof()
         return super()._crew_for(loader, with_one_at_least(terms), tally, shelf, listener)
 
-    def _kept_for(self, loader: Any) -> _Kept | None:
+    def _kept_for(self, loader: Any) -> Kept | None:
         """What the workers of this epoch are to be forked from, if not from this process."""
         kept = _kept.get(loader)
         if kept is None or not kept.usable():
@@ -94,8 +99,9 @@ class HomingIter(EpochIter):
         if plan.num_workers == 0:
             self._crew.home = self._home
             if not (self._persistent_workers or self._keeps):
-                kept = _kept[loader] = _Kept(self._crew)
+                kept = _kept[loader] = Kept(self._crew)
                 kept.user = weakref.ref(self)
+                self._pilot.kept.add(kept)
                 self._keeps = True
             if not self._home.passed:
                 plan = Plan(1, plan.prefetch_factor)

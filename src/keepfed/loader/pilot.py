@@ -14,7 +14,7 @@ import time
 import traceback
 import weakref
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keepfed.errors import LoaderError
 from keepfed.events import Ended, LoaderSeen, Moved, Settled, Window
@@ -43,6 +43,9 @@ from keepfed.policy.search import Search
 from keepfed.policy.window import Observation, WindowBuilder
 from keepfed.profile import Match
 from keepfed.text import say
+
+if TYPE_CHECKING:
+    from keepfed.loader.homing import Kept
 
 logger = logging.getLogger("keepfed")
 PATIENCE_WINDOWS = 3
@@ -151,6 +154,8 @@ class Pilot:
         """Why the worker count stays what the program asks for; empty while it may be changed."""
         self.trials: weakref.WeakSet[Trial] = weakref.WeakSet()
         """Crews that are kept ready for it; they belong to loaders and iterators."""
+        self.kept: weakref.WeakSet[Kept] = weakref.WeakSet()
+        """Crews that stay from one epoch to the next, since batches were made here."""
         self._busy = BusyMeter(session.facts.cores_pool)
         session.agreement.announce(loader, self.plan)
         self._seen(batch_size, "program" if match is None else "plan" if trusted else "first-guess", match)
@@ -187,7 +192,9 @@ class Pilot:
             return with_switches(Terms.fixed_count(self.plan.num_workers, self.plan.prefetch_factor))
         bounds = self._bounds
         most, ahead = bounds.max_workers, bounds.max_outstanding
-        terms = Terms(self.plan, fixed=False, max_workers=most, lookahead=ahead, traced=bounds.zero_allowed)
+        # What the first epoch's workers have shown need not be shown by those of every other one.
+        traced = bounds.zero_allowed and (self.tally.epochs == 0 or self.plan.num_workers == 0)
+        terms = Terms(self.plan, fixed=False, max_workers=most, lookahead=ahead, traced=traced)
         return with_switches(terms)
 
     def back_to_zero(self, reason: str) -> None:
@@ -519,6 +526,8 @@ class Pilot:
         self.ended()
         for trial in list(self.trials):
             trial.refuse(say("loader.zero_closed"))
+        for kept in list(self.kept):
+            kept.let_go()
 
     def ended(self) -> None:
         """The process ends."""

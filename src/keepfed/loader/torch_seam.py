@@ -181,10 +181,11 @@ def is_datapipe(dataset: object) -> bool:
     return isinstance(dataset, pipes)
 
 
-def wrap_exception(error: BaseException) -> ExceptionWrapper:
-    """An exception as torch sends it from worker to program: type and text of the traceback."""
+def wrap_exception(error: BaseException, where: str = "") -> ExceptionWrapper:
+    """An exception as torch sends it from worker to program: type and text of the traceback; from a worker, unless told."""
     make: Any = ExceptionWrapper
-    where = "in DataLoader worker process" + (f" {worker._worker_info.id}" if worker._worker_info is not None else "")
+    info = worker._worker_info
+    where = where or "in DataLoader worker process" + (f" {info.id}" if info is not None else "")
     wrapped: ExceptionWrapper = make((type(error), error, error.__traceback__), where=where)
     return wrapped
 
