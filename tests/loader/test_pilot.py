@@ -16,6 +16,7 @@ import keepfed.loader.pilot as pilots
 from keepfed.errors import LoaderError
 from keepfed.events import Ended, LoaderSeen, Moved, Settled, Window
 from keepfed.host.facts import read_host
+from keepfed.loader.home import READ_EPOCHS
 from keepfed.loader.pilot import PATIENCE_WINDOWS, Pilot, ceiling
 from keepfed.loader.ranks import Agreement, Waits
 from keepfed.plan import LoaderId, Plan
@@ -316,6 +317,76 @@ def test_a_later_rank_takes_only_what_it_may(host: Steered) -> None:
     alone.refusal = "a cache"
     alone.train(refused, 20)
     assert alone.changes == []
+
+
+# ------------------------------------------------------------------------------------------------------- without workers
+
+
+class Known:
+    """What a pilot asks of a loader's home."""
+
+    def __init__(self, refused: str = "", epochs: int = READ_EPOCHS + 1) -> None:
+        self.refused, self.epochs = refused, epochs
+
+
+def may_go_home(host: Steered, *said: Any) -> Pilot:
+    pilot = Pilot(LOADER, 8, Plan(2), host.fleet._session, may_go_home=True)
+    host.fleet._pilots[LOADER] = pilot
+    if said:
+        pilot._controller = Scripted(*said)  # type: ignore[assignment]  # what a pilot asks of a controller
+        pilot._controller.bounds = pilot._bounds
+        pilot._controller.epoch_ended = lambda: Move(Plan(0), Reason("tune.reason_measuring", {}))  # type: ignore[method-assign]  # as above
+    return pilot
+
+
+def test_it_goes_without_workers_only_from_one_epoch_to_the_next_and_of_a_loader_that_it_knows(host: Steered) -> None:
+    pilot = may_go_home(host, Move(Plan(0), Reason("tune.reason_measuring", {})))
+    iterated = Iterated(pilot.plan)
+    iterated.train(pilot, 20)
+    assert iterated.changes == []
+    for epochs in range(1, READ_EPOCHS + 1):
+        pilot.begin_epoch(Known(epochs=epochs))  # type: ignore[arg-type]  # what is asked of it
+        assert pilot.plan == Plan(2)
+    home: Any = Known()
+    pilot.begin_epoch(home)
+    assert pilot.plan == Plan(0)
+    pilot.begin_epoch(home)
+    assert pilot.plan == Plan(0)
+    pilot.begin_epoch(Known(epochs=1))  # type: ignore[arg-type]  # of a loader that was built anew
+    assert pilot.plan == Plan(2)
+    pilot.begin_epoch(Known())  # type: ignore[arg-type]  # as above
+    assert pilot.plan == Plan(2)
+    (moved,) = host.events(Moved)
+    assert (moved.plan, moved.kept) == (Plan(0), False)
+
+
+def test_what_was_refused_is_not_tried_and_the_controller_knows(host: Steered) -> None:
+    pilot = may_go_home(host, MEASURING)
+    pilot.begin_epoch(Known(refused="a cache"))  # type: ignore[arg-type]  # what is asked of it
+    assert (pilot.plan, pilot._controller.bounds.zero_allowed, pilot._controller.bounds.min_workers) == (
+        Plan(2),
+        False,
+        1,
+    )
+    assert "a cache" in str(pilot.tally.journal.read(pilot.plan))  # type: ignore[union-attr]  # made by the pilot
+    assert host.events(Moved) == []
+
+
+def test_a_later_rank_goes_without_workers_from_its_next_epoch_on_and_back_at_once(host: Steered) -> None:
+    agreement, pilot = host.fleet._session.agreement, may_go_home(host)
+    agreement.announce(LOADER, Plan(0))
+    agreement.decides = False
+    iterated = Iterated(pilot.plan)
+    iterated.train(pilot, 10)
+    assert iterated.changes == []
+    pilot.begin_epoch(Known())  # type: ignore[arg-type]  # what is asked of it
+    assert pilot.plan == Plan(0)
+    agreement.decides = True
+    agreement.announce(LOADER, Plan(3))
+    agreement.decides = False
+    iterated.plan = Plan(0)
+    iterated.train(pilot, 10)
+    assert iterated.changes == [Plan(3)]
 
 
 # ------------------------------------------------------------------------------------------------------------- plan files
