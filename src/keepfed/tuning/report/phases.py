@@ -40,9 +40,11 @@ def _caption(known: Phases, total_s: float) -> str:
     caption = say("report.phases_caption", total=short_time(total_s), count=known.batches or NONE)
     if known.cpu_s is None:
         return caption
-    waited_s = max(0.0, total_s - known.cpu_s)
-    cpu = say("report.phases_cpu", cpu=short_time(known.cpu_s), waited=short_time(waited_s) if waited_s else "0 s")
-    return say("report.and_then", first=caption, second=cpu)
+    waited_s = max(0.0, total_s - known.cpu_s - (known.queued_s or 0.0))
+    key = "report.phases_cpu" if known.queued_s is None else "report.phases_queued"
+    parts = {"cpu": known.cpu_s, "queued": known.queued_s or 0.0, "waited": waited_s}
+    said = say(key, **{name: short_time(seconds) if seconds else "0 s" for name, seconds in parts.items()})
+    return say("report.and_then", first=caption, second=said)
 
 
 def _ticks(axis: Axis) -> tuple[Tick, ...]:

@@ -197,21 +197,25 @@ def _timeline(items: list[Facts]) -> tuple[Moment, ...]:
 
 
 def _phases(facts: Facts | None) -> Phases | None:
-    """`fetch_s` is the whole access to the dataset; its transforms are a part of it where they could be told apart."""
+    """`fetch_s` is the access to the dataset without its transform, which may be unknown; `decode_s` a part of it."""
     fetch_s = facts.amount("fetch_s") if facts else None
     if facts is None or fetch_s is None:
         return None
-    transform_s = facts.amount("transform_s")
-    if transform_s is None:
-        parts: list[tuple[str, float | None]] = [("access", fetch_s)]
-    else:
-        transform_s = min(transform_s, fetch_s)  # it is timed on samples of its own
-        parts = [("fetch", fetch_s - transform_s), ("transform", transform_s)]
-    parts += [(name, facts.amount(f"{name}_s")) for name in ("collate", "copy")]
-    seconds = tuple((name, value) for name, value in parts if value is not None)
+    decode_s, transform_s = facts.amount("decode_s"), facts.amount("transform_s")
+    if decode_s is not None:
+        decode_s = min(decode_s, fetch_s)
+    rest = "rest" if decode_s is not None else "access" if transform_s is None else "fetch"
+    parts = {
+        rest: fetch_s - (decode_s or 0.0),
+        "decode": decode_s,
+        "transform": transform_s,
+        "collate": facts.amount("collate_s"),
+        "copy": facts.amount("copy_s"),
+    }
+    seconds = tuple((name, value) for name, value in parts.items() if value is not None)
     if not any(value > 0 for _, value in seconds):
         return None
-    return Phases(seconds, facts.amount("cpu_s"), _whole(facts, "batches"))
+    return Phases(seconds, facts.amount("cpu_s"), facts.amount("queued_s"), _whole(facts, "batches"))
 
 
 def _factor(facts: Facts) -> Factor | None:

@@ -84,11 +84,14 @@ class Phases:
     """Where a batch's time goes inside a worker: mean seconds per batch."""
 
     seconds: tuple[tuple[str, float], ...]
-    """Name of the phase and its time, in the order in which a batch passes them: "access" (to the dataset), or its parts
-    "fetch" and "transform"; then "collate" and "copy"."""
+    """Name of the phase and its time, in the order in which a batch passes them: the access to the dataset, "access" as a
+    whole, "fetch" without transforms, "rest" without decoding either; "decode", "transform", "collate", "copy"."""
 
     cpu_s: float | None
     """CPU seconds of all of them; the rest was waiting."""
+
+    queued_s: float | None
+    """Seconds of it in which a worker could have computed and had no core."""
 
     batches: int | None
     """Batches that were timed."""
