@@ -102,15 +102,21 @@ import os, signal, subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-S", "-c", "import signal, time; signal.signal(2, signal.SIG_IGN); time.sleep(600)"], start_new_session=True)
 print(child.pid, flush=True)
 n = 0
-while True:
-    n += 1
-    print(f"step {n}/1000", flush=True)
-    time.sleep(0.02)
+try:
+    while True:
+        n += 1
+        print(f"step {n}/1000", flush=True)
+        time.sleep(0.02)
+finally:
+    print("step 1000/1000", flush=True)
 """
     made = run(tmp_path, [*PYTHON, tree], runner(each_s=0.6))
     assert made.ending is Ending.TIME_UP
     assert made.exit == 128 + signal.SIGINT
     assert 0.5 < made.seconds < 20
+    assert (tmp_path / "out.log").read_bytes().count(b"step 1000/1000") == 1
+    ((_, track),) = made.tracks.items()
+    assert max(one.done or 0 for one in track) < 1000  # drawn when it was told to end
     assert not psutil.pid_exists(int((tmp_path / "out.log").read_bytes().split()[0]))
 
 

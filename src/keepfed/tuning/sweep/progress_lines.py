@@ -2,7 +2,8 @@ r"""One drawn piece → how far which bar is, and what rate it says.
 
 Rates are said in a dozen forms, and half of them upside down when steps are slow. Where a bar also counts ("52/1000"), the
 count and the time at which it was drawn are worth more than the rate that is printed: tqdm smooths it, Lightning rounds it,
-keras gives whole milliseconds. All forms here were recorded from the programs themselves:
+keras gives whole milliseconds. The bars were recorded from the programs (tqdm 4.70, Lightning 2.6, keras 3.15); keras 2 and
+the lines of logs follow the sources of those that write them:
 
     tqdm        Epoch 3:  5%|▌   | 52/1000 [00:05<01:30, 10.53it/s, loss=2.1]     12.0kimg [00:00, 25.2kimg/s]
                                                      1.45s/batch, ?it/s before the first step
@@ -12,7 +13,7 @@ keras gives whole milliseconds. All forms here were recorded from the programs t
                 step 40: 812.5 samples/s       throughput: 35.2 img/sec
 
 Sources: tqdm/std.py (format_meter, format_sizeof), lightning/pytorch/callbacks/progress/rich_progress.py,
-keras/src/utils/progbar.py.
+keras/src/utils/progbar.py; examples/imagenet/main.py of pytorch, references/classification/utils.py of torchvision.
 """
 
 from __future__ import annotations
@@ -56,9 +57,8 @@ _NAMED_FAST = re.compile(
 )
 _LONGEST = 1000
 """No bar is longer; a dump of an array is, and is not worth searching."""
-_HINT = re.compile(
-    rf"/ ?(?:\d|s|{_UNITS})|\bper ", re.IGNORECASE
-)  # programs write thousands of other lines, on our core
+_HINT = re.compile(rf"/ ?(?:\d|s|{_UNITS})|\bper ", re.IGNORECASE)
+"""What every form has somewhere: programs write thousands of other lines, and reading them takes time from their cores."""
 # What Hugging Face's hub, datasets and transformers draw, torchvision's downloads, and Lightning before its first epoch.
 _PREPARING = re.compile(
     r"(?:Map|Filter|Flatten|Cast|Generating|Download|Fetching|Resolving|Loading|Extract|Tokeniz|Creating|Saving|Sanity)",

@@ -6,6 +6,7 @@ takes to load; and of two programs that are given 60 s, the one that starts 8 wo
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -44,6 +45,9 @@ class Ending(StrEnum):
     """The command cannot be started."""
     INTERRUPTED = "interrupted"
     """By Ctrl-C, or by a signal that asks us to end."""
+
+
+_BY_US = {Ending.TIME_UP, Ending.TOO_SLOW, Ending.INTERRUPTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,9 @@ class Runner:
             return Run(value, Ending.NOT_STARTED, getattr(error, "exit_code", None), 0.0, {}, None, None, str(error))
         finally:
             output.end()
-        watched.take(output.take(), last=True)
+        # What it draws once it was told to end (a bar that is closed after a checkpoint was saved) is no training any more.
+        over_s = began_s + seconds if ending in _BY_US else math.inf
+        watched.take(((at_s, data) for at_s, data in output.take() if at_s <= over_s), last=True)
         return Run(value, ending, code, seconds, watched.tracks, usage, file, output.lost)
 
     def _follow(
