@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepfed.tuning.sweep.choice import main_bar
-from keepfed.tuning.sweep.rate import Sighting, epoch_seconds, progressed, steady, typical_epoch
+from keepfed.tuning.sweep.rate import Sighting, epoch_seconds, moves_s, steady, typical_epoch
 from keepfed.tuning.sweep.run import Ending, Run, Watched
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -63,12 +63,25 @@ def test_what_lies_between_two_epochs_is_not_counted() -> None:
     assert found.rate == pytest.approx(10)
 
 
+def test_an_evaluation_in_the_middle_of_an_epoch_is_not_counted_and_a_stall_is() -> None:
+    """As transformers draws it: one bar for all epochs, which stands still while another one moves."""
+    before, after = even(0.0, 10.0, 400), [Sighting(70.0 + n / 10, 400.0 + n, None) for n in range(1, 300)]
+    evaluation = [41.0 + n for n in range(28)]
+    found, stalled = steady([*before, *after], evaluation), steady([*before, *after])
+    assert found is not None
+    assert stalled is not None
+    assert found.rate == pytest.approx(10)
+    assert stalled.rate < 7
+    beside = steady(before, [one.at_s for one in before])  # a bar that moves with this one is no evaluation
+    assert beside == steady(before)
+
+
 def test_a_bar_that_is_drawn_again_and_again_counts_once() -> None:
     bar = even(0.0, 10.0, 100)
     redrawn = [Sighting(20.0 + n, 100.0, None) for n in range(50)]
     found, plain = steady([*bar, *redrawn]), steady(bar)
     assert found == plain
-    assert progressed([*bar, *redrawn]) == progressed(bar)
+    assert moves_s([*bar, *redrawn]) == moves_s(bar)
 
 
 def test_ranks_that_draw_the_same_bar_are_read_as_one() -> None:

@@ -16,7 +16,7 @@ from statistics import mean, median, variance
 from typing import Any
 
 from keepfed.tuning.sweep.progress_lines import BarId
-from keepfed.tuning.sweep.rate import Sighting, Steady, epoch_seconds, progressed, steady, typical_epoch
+from keepfed.tuning.sweep.rate import Sighting, Steady, epoch_seconds, moves_s, steady, typical_epoch
 from keepfed.tuning.sweep.run import Ending, Run
 from keepfed.tuning.sweep.usage import Usage, cpu_between
 
@@ -178,7 +178,7 @@ def main_bar(runs: Iterable[Run]) -> _BarKey | None:
     said: Counter[_BarKey] = Counter()
     for run in runs:
         for bar, track in run.tracks.items():
-            moved[bar.words, bar.unit] += progressed(track)
+            moved[bar.words, bar.unit] += len(moves_s(track))
             said[bar.words, bar.unit] += sum(1 for one in track if one.rate)
     if not moved:
         return None
@@ -188,7 +188,7 @@ def main_bar(runs: Iterable[Run]) -> _BarKey | None:
 
 def _row(value: str, runs: tuple[Run, ...], key: _BarKey | None) -> Row:
     tracks = [_track(run, key) for run in runs]
-    found = [steady(track) for _, track in tracks]
+    found = [steady(track, _others_s(run, bar)) for run, (bar, track) in zip(runs, tracks, strict=True)]
     epochs = [epoch_seconds(track, bar.total) if bar else () for bar, track in tracks]
     usages = [run.usage for run in runs if run.usage is not None]
     parts = [(run.usage, part) for run, part in zip(runs, found, strict=True) if run.usage and part]
@@ -217,7 +217,12 @@ def _row(value: str, runs: tuple[Run, ...], key: _BarKey | None) -> Row:
 def _track(run: Run, key: _BarKey | None) -> tuple[BarId | None, Sequence[Sighting]]:
     """The main bar of one run; of several that are named alike (training and evaluation) the one that moved most."""
     own = [(bar, track) for bar, track in run.tracks.items() if (bar.words, bar.unit) == key]
-    return max(own, key=lambda one: (progressed(one[1]), len(one[1])), default=(None, ()))
+    return max(own, key=lambda one: (len(moves_s(one[1])), len(one[1])), default=(None, ()))
+
+
+def _others_s(run: Run, own: BarId | None) -> list[float]:
+    """When the other bars of a run moved."""
+    return sorted(at_s for bar, track in run.tracks.items() if bar != own for at_s in moves_s(track))
 
 
 def _how(runs: Iterable[Run], found: Iterable[Steady | None]) -> How:

@@ -6,12 +6,14 @@ compiler. And it would be unfair, since more workers take longer to start. So
     0/99 ─── first batch ───┬──── warm-up ────┬──────────── steady ─────────────┐ 99/99 ── validation ── 0/99 ── first …
           not counted       │  not counted    │  Δ done / Δ time                │         not counted
 
-The start of every epoch and what lies between two epochs are left out of the rate, and are in the epoch's seconds.
+The start of every epoch is left out of the rate, and is in the epoch's seconds. What lies between two epochs is in neither; nor,
+in the rate, is an evaluation within an epoch, known by its own bar.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -80,9 +82,13 @@ class _Span:
         return self.to_s - self.from_s
 
 
-def steady(track: Sequence[Sighting]) -> Steady | None:
-    """The steady part of what one bar showed; None when it shows no rate at all."""
-    spans = [span for epoch in _epochs(track) for span in _counted(epoch)]
+def steady(track: Sequence[Sighting], others_s: Sequence[float] = ()) -> Steady | None:
+    """The steady part of what one bar showed; None when it shows no rate at all.
+
+    `others_s`: when other bars moved, in order. Where two such moves or more lie between two of this bar's, it stood still for an
+    evaluation, which is left out.
+    """
+    spans = [span for epoch in _epochs(track) for span in _counted(epoch) if not _evaluates(span, others_s)]
     if len(spans) < 2:
         return _as_said(track)
     rest = _without_warm_up(spans)
@@ -104,9 +110,9 @@ def typical_epoch(seconds: Sequence[float]) -> float | None:
     return None if not seconds else median(seconds[1:] or seconds)
 
 
-def progressed(track: Sequence[Sighting]) -> int:
-    """How often the bar moved: what tells the training's bar from those of epochs, evaluations and downloads."""
-    return sum(len(epoch) - 1 for epoch in _epochs(track))
+def moves_s(track: Sequence[Sighting]) -> list[float]:
+    """When the bar moved. How often is what tells the training's bar from those of epochs, evaluations and downloads."""
+    return [sighting.at_s for epoch in _epochs(track) for sighting in epoch[1:]]
 
 
 def _epochs(track: Sequence[Sighting]) -> list[list[Sighting]]:
@@ -136,6 +142,10 @@ def _counted(epoch: Sequence[Sighting]) -> list[_Span]:
     """The spans of an epoch, less its first: workers start in that one."""
     known = [(one.at_s, one.done or 0.0) for one in epoch[1:]]
     return [_Span(a_s, b_s, b - a) for (a_s, a), (b_s, b) in pairwise(known) if b_s > a_s]
+
+
+def _evaluates(span: _Span, others_s: Sequence[float]) -> bool:
+    return bisect_left(others_s, span.to_s) - bisect_right(others_s, span.from_s) >= 2
 
 
 def _without_warm_up(spans: Sequence[_Span]) -> list[_Span]:
