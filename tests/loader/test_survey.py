@@ -121,6 +121,21 @@ def test_a_program_that_leaves_the_epoch_is_told_what_is_known(tmp_path: Path) -
         assert len(run.events(Settled)) == 1
 
 
+def test_ctrl_c_while_samples_are_timed_costs_no_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_crew: Crew) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(survey, "ask_probe", interrupted)
+    with training(tmp_path, Plain(LENGTH), mode="tune") as (run, loader):
+        iterator = run.iterator(loader)
+        batches = [next(iterator)]
+        with pytest.raises(KeyboardInterrupt):
+            settle(run, loader, iterator)
+        assert len(run.events(Settled)) == 1
+        assert iterator.working_crew._order.at_most == 0, "nothing is held back"
+        assert indices([*batches, *iterator]) == list(range(LENGTH))
+
+
 def test_a_program_that_ends_meanwhile_has_still_settled(tmp_path: Path) -> None:
     with training(tmp_path, Plain(LENGTH), mode="tune") as (run, loader):
         iterator = run.iterator(loader)

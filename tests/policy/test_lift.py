@@ -91,7 +91,7 @@ def test_there_is_no_factor_without_its_measurement(now: Standing) -> None:
     if "cores" in found:
         assert now.cores > 0
         assert now.cpu_s + now.trainer_cpu_s > 0 or now.limited_by == "cores"
-    for key in ("decode", "transform", "waiting", "collate", "copy", "storage"):
+    for key in ("decode", "transform", "waiting", "workers", "collate", "copy", "storage"):
         assert found.get(key) is None, "only what was timed two ways has a factor"
 
 
@@ -145,12 +145,20 @@ def test_busy_cores_name_how_many_more_would_reach_the_ceiling() -> None:
     assert found.factor == pytest.approx(2.5)
 
 
+def test_cores_that_others_have_are_not_asked_for_a_second_time() -> None:
+    crowded = replace(STARVED, limited_by="cores", queued_s=0.2)
+    found = only(replace(crowded, cores=8.0), "crowded")
+    assert found.factor == pytest.approx(8.0 / 4.0)
+    assert "cores" not in {remedy.key for remedy in remedies(crowded)}
+    assert "crowded" not in {remedy.key for remedy in remedies(replace(crowded, queued_s=0.0))}
+
+
 def test_cores_that_are_idle_are_not_asked_for() -> None:
     assert "cores" not in {remedy.key for remedy in remedies(replace(STARVED, cores=64.0))}
 
 
 def test_no_number_of_cores_is_named_that_nobody_could_plan_with() -> None:
-    far = replace(STARVED, cores=4.0, limited_by="cores", ceiling=1e4)
+    far = replace(STARVED, cores=4.0, cpu_s=0.5, limited_by="cores", ceiling=1e4)
     found = only(far, "cores")
     assert found.facts["more"] == 12
     assert found.factor == pytest.approx(4.0)
@@ -181,11 +189,17 @@ def test_decoding_without_an_alternative_is_named_without_a_factor() -> None:
 
 
 def test_workers_that_wait_while_cores_are_idle_are_reading() -> None:
-    waits = replace(STARVED, cpu_s=0.04)
+    waits = replace(STARVED, cpu_s=0.04, limited_by="io")
     assert only(waits, "waiting").facts["share"] == pytest.approx(0.9)
     sample = Sample(0.01, cold=Timed(12, 0.002, 0.010), storage_bytes_per_s=140e6)
     found = [remedy.key for remedy in remedies(replace(waits, sample=sample))]
     assert found == ["ceiling_replay", "cached", "storage"]
+
+
+def test_workers_that_wait_are_better_many_where_their_number_was_the_limit() -> None:
+    found = remedies(replace(STARVED, cpu_s=0.04))
+    assert [remedy.key for remedy in found] == ["ceiling_replay", "workers", "waiting"]
+    assert found[1].facts == {"workers": 4, "more": 8}
 
 
 def test_workers_that_wait_for_a_core_are_not_reading() -> None:

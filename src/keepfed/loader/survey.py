@@ -76,9 +76,7 @@ class Survey:
         if crew is None:
             return False
         try:
-            wanted = self._wanted(crew)
-            limit_s = FILL_S if wanted > FEWEST_BATCHES else 3 * FILL_S
-            self._ready = self._left = crew.stock_up(wanted, time.monotonic() + limit_s)
+            self._ready = self._left = self._stock(crew)
             self._probe = ask_probe(crew)
             if self._ready >= FEWEST_BATCHES:
                 self._crew = crew
@@ -89,6 +87,13 @@ class Survey:
                 self._ready = self._left = 0
                 crew.go_on()
         return self._crew is not None
+
+    def _stock(self, crew: Crew) -> int:
+        """How many batches are ready."""
+        began_s, wanted = time.monotonic(), self._wanted(crew)
+        ready = crew.stock_up(wanted, began_s + FILL_S)
+        fewest = min(wanted, FEWEST_BATCHES)
+        return ready if ready >= fewest else crew.stock_up(fewest, began_s + 3 * FILL_S)
 
     def _wanted(self, crew: Crew) -> int:
         """As many batches as last for a while and are made in a while, within memory and this epoch."""

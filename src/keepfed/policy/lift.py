@@ -26,6 +26,8 @@ MOSTLY_LOADING = 20.0
 """From this headroom on the program does next to nothing but load: its steps are no ceiling that anybody will meet."""
 BUSY = 0.75
 """From this share of the cores on they are what binds, where workers are not idle."""
+CROWDED = 0.6
+"""A program that gets less than this part of the cores, while its workers queue for them, shares them with others."""
 MOST_CORES_MORE = 4.0
 """Cores are offered up to so many times those that are there: beyond, memory bandwidth and sharing make nonsense of a line."""
 
@@ -127,7 +129,7 @@ class Remedy:
 
 
 def remedies(now: Standing) -> tuple[Remedy, ...]:
-    """What would lift the limit, greatest gain first; those without a factor come last."""
+    """What would lift the limit, greatest gain first (of equal ones, what was timed); those without a factor come last."""
     if now.rate <= 0 or now.headroom <= 0:
         return ()
     how = "replay" if now.replayed else "steps"
@@ -136,12 +138,12 @@ def remedies(now: Standing) -> tuple[Remedy, ...]:
         return (Remedy(f"step_{how}", now.headroom, facts),)
     key = f"ceiling_{how}" if now.headroom < MOSTLY_LOADING else "loading"
     top = Remedy(key, now.headroom, {**facts, "share": 1 / now.headroom})
-    timed = [found for found in (_cores(now), _draft(now), _cached(now)) if found is not None]
+    timed = [found for found in (_draft(now), _cached(now), _cores(now)) if found is not None]
     timed = [found for found in timed if found.factor is not None and found.factor >= WORTH]
     named = {found.key for found in timed}
-    untimed = [found for found in (_decode(now), _transform(now), _waiting(now), *_moving(now)) if found is not None]
-    untimed = [found for found in untimed if found.key not in named and not _said(found.key, named)]
-    return (top, *sorted(timed, key=lambda found: -(found.factor or 0.0)), *untimed, *_storage(now, untimed, named))
+    untimed = [_decode(now), _transform(now), _workers(now), _waiting(now), *_moving(now)]
+    rest = [found for found in untimed if found is not None and not _said(found.key, named)]
+    return (top, *sorted(timed, key=lambda found: -(found.factor or 0.0)), *rest, *_storage(now, rest, named))
 
 
 def _said(key: str, named: set[str]) -> bool:
@@ -149,15 +151,22 @@ def _said(key: str, named: set[str]) -> bool:
 
 
 def _cores(now: Standing) -> Remedy | None:
-    """Derived: twice the cores do twice the work, until the steps alone are the limit."""
+    """Derived: twice the cores do twice the work, until the steps alone are the limit. First those that others have."""
     if not now.cores_bind or now.cores <= 0 or now.cpu_s <= 0:
         return None
+    cpu_s = now.cpu_s + now.trainer_cpu_s
+    facts = {"cores": now.cores, "cpu_s": cpu_s, "used": now.cores_used}
+    if now.cores_used < CROWDED * now.cores:
+        return Remedy("crowded", min(now.headroom, now.cores / now.cores_used), facts) if _queues(now) else None
     more = math.ceil((min(now.headroom, MOST_CORES_MORE) - 1) * now.cores - 1e-9)
     if more < 1:
         return None
-    factor = min(now.headroom, (now.cores + more) / now.cores)
-    cpu_s = now.cpu_s + now.trainer_cpu_s
-    return Remedy("cores", factor, {"more": more, "cores": now.cores, "cpu_s": cpu_s, "used": now.cores_used})
+    return Remedy("cores", min(now.headroom, (now.cores + more) / now.cores), {**facts, "more": more})
+
+
+def _queues(now: Standing) -> bool:
+    """Whether workers spend much of their time in the queue for a core."""
+    return now.queued_s >= NOTABLE * now.work_s > 0
 
 
 def _saved(now: Standing, timed: Timed | None, new_s: float, old_s: float) -> float | None:
@@ -220,6 +229,13 @@ def _waiting_share(now: Standing) -> float:
 def _waits(now: Standing) -> bool:
     """Whether workers spend much of their time on something other than computing, which is not the queue for a core."""
     return not now.cores_bind and _waiting_share(now) >= NOTABLE
+
+
+def _workers(now: Standing) -> Remedy | None:
+    """Who waits needs no core for it: as many as are allowed may be too few. What more would bring was not tried."""
+    if now.limited_by != "workers" or not _waits(now):
+        return None
+    return Remedy("workers", None, {"workers": now.workers, "more": 2 * now.workers})
 
 
 def _waiting(now: Standing) -> Remedy | None:

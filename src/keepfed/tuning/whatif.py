@@ -86,8 +86,9 @@ def _timed(probe: dict[str, Any], name: str) -> Timed | None:
 def _said(remedy: Remedy) -> WhatIf:
     facts = {name: _written(name, value) for name, value in remedy.facts.items()}
     factor = "" if remedy.factor is None else f"{rate(remedy.factor)}×"
-    text = say(f"lift.{remedy.key}", factor=factor, **facts)
-    return WhatIf(remedy.key, remedy.factor, remedy.key == "cores", text)
+    one = "_one" if remedy.facts.get("more") == 1 else ""
+    text = say(f"lift.{remedy.key}{one}", factor=factor, **facts)
+    return WhatIf(remedy.key, remedy.factor, remedy.key in {"cores", "crowded"}, text)
 
 
 def _written(name: str, value: float | str) -> str:
@@ -99,4 +100,4 @@ def _written(name: str, value: float | str) -> str:
         return f"{rate(value / 1e6)} MB/s" if value < 1e9 else f"{rate(value / 1e9)} GB/s"
     if name == "seconds" or name.endswith("_s"):
         return short_time(value)
-    return f"{value:g}" if name in {"batches", "samples", "more", "cores"} else rate(value)
+    return f"{value:g}" if name in {"batches", "samples", "more", "cores", "workers"} else rate(value)

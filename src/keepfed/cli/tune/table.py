@@ -95,7 +95,7 @@ def _numbers(result: LoaderResult, start: str) -> Table:
 def _reasons(result: LoaderResult, *, tried: bool) -> Table:
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(no_wrap=True, style="dim")
-    table.add_column(ratio=1)
+    table.add_column(ratio=1, overflow="fold")  # a Chinese sentence has no blanks to be broken at
     # In a sweep that was cut short a plan leads, and that is no reason yet.
     kept = [move.reason for move in result.moves if move.kept and move.reason and (tried or result.settled)]
     if kept:
