@@ -134,6 +134,14 @@ def test_the_page_forbids_itself_scripts_and_the_network() -> None:
     assert policy.get("content", "").startswith("default-src 'none'; style-src 'unsafe-inline'")
 
 
+def test_without_its_styles_every_mark_can_still_be_seen() -> None:
+    """Some servers send files of others with a policy that forbids inline styles."""
+    for element in parsed(page(documents.tuned(), ABOUT)).iter():
+        if element.tag in {"line", "polyline"}:
+            assert element.get("stroke") == "currentColor"
+        assert element.tag != "polyline" or element.get("fill") == "none"
+
+
 def test_the_page_is_read_in_light_dark_narrow_and_print() -> None:
     html = page(documents.tuned(), ABOUT)
     for needed in ("prefers-color-scheme: dark", "@media print", "max-width: 30rem", 'name="viewport"'):

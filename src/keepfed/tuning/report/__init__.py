@@ -1,7 +1,7 @@
 """The page of `keepfed tune --report FILE`: what was measured, as one self-contained HTML file. A document in, a page out.
 
 A page like this is opened where nothing else is at hand: as an attachment of a mail, in the artefact viewer of a CI server
-(which sends `Content-Security-Policy: sandbox`), from a cluster's file share without a network, on paper. Scripts are
+(which sandboxes it), from a cluster's file share without a network, on paper. Scripts are
 blocked in all of these. So the charts are SVG inside the page, drawn here, and there is no script at all:
 
 | way | why not |
@@ -17,6 +17,8 @@ vertical ones pixels, so a chart is as wide as its column while its text keeps i
 Jinja2 makes the markup, with autoescape: names of datasets, commands and reasons come from other people's programs. It is
 imported when a page is made, not before, as `keepfed --help` should not pay for it. The page is well-formed XML besides
 being HTML, so that any strict parser can check it, and forbids itself by a Content-Security-Policy to load or run anything.
+Where a server forbids even inline styles, as Jenkins does unless told otherwise, the page is plain and still whole: marks have
+their strokes as attributes, tables and words need none.
 
 ```
  document ─ reading.py ─→ records.py ─┬─ headline.py                                            the first sentence

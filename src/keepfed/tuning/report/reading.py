@@ -14,6 +14,7 @@ from math import isfinite
 from typing import Any
 
 from keepfed.plan import Plan
+from keepfed.profile import LIMITS
 from keepfed.tuning.report.records import Document, Factor, Loader, Moment, Move, Phases, Point, Sweep, Trial
 
 LONGEST_TEXT = 2_000
@@ -127,7 +128,7 @@ def _loader(facts: Facts, *, walked: bool) -> Loader:
         batch_size=_whole(facts, "batch_size"),
         before=before,
         after=after,
-        limited_by=facts.text("limited_by") or "unknown",
+        limited_by=word if (word := facts.text("limited_by")) in LIMITS else "unknown",
         reason=facts.text("reason"),
         settled=facts.flag("settled"),
         stall_share=facts.share("stall_share"),
