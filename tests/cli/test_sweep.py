@@ -88,7 +88,7 @@ def test_it_speaks_chinese(start: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert frame.main(["--lang", "zh", "tune", "--sweep", "90", *command("{}")]) == 0
     said = capfd.readouterr().err
     assert "不进入程序内部" in said
-    assert "90 最快：" in said
+    assert "只测得了 90：" in said
     assert "sweep." not in said
 
 

@@ -30,7 +30,7 @@ from keepfed.text import language, say
 from keepfed.tuning import history as past
 from keepfed.tuning.numbers import rate, seconds_text, size, unit_text
 from keepfed.tuning.results import SCHEMA
-from keepfed.tuning.sweep.choice import Choice, How, Row, choose, main_bar, rows
+from keepfed.tuning.sweep.choice import By, Choice, How, Row, choose, main_bar, rows
 from keepfed.tuning.sweep.progress_lines import Metric
 from keepfed.tuning.sweep.rate import steady
 from keepfed.tuning.sweep.rounds import Turn, sweep, turns
@@ -235,7 +235,8 @@ class Sweeping:
             left_out, metric = self._left_out(runs, interrupted=interrupted), self.request.metric is not None
             show(self.out, notes(found, choice, self.request.limits, left_out, metric=metric))
             if choice is not None:
-                show(self.out, advice(choice, self.request.command))
+                alone = choice.by is not By.SECONDS and sum(row.how is How.MEASURED for row in found) == 1
+                show(self.out, advice(choice, self.request.command, alone=alone))
             self._keep(found, choice, code)
         return code
 
@@ -251,7 +252,7 @@ class Sweeping:
         if choice is None:
             return 3
         bad = any(row.how in {How.FAILED, How.NOT_STARTED} for row in found)
-        without = any(row.how is How.NO_RATE and choice.by.value != "seconds" for row in found)
+        without = any(row.how is How.NO_RATE and choice.by is not By.SECONDS for row in found)
         return 4 if bad or without or len(found) < len(self.request.values) else 0
 
     def _keep(self, found: Sequence[Row], choice: Choice | None, code: int) -> None:

@@ -147,10 +147,12 @@ def _listed(listed: Sequence[Row]) -> str:
     return say("sweep.list").join(row.value for row in listed)
 
 
-def advice(choice: Choice, command: Sequence[str]) -> RenderableType:
-    """Which value to take and why, and the command with it."""
+def advice(choice: Choice, command: Sequence[str], *, alone: bool = False) -> RenderableType:
+    """Which value to take and why, and the command with it. `alone`: no other value was measured."""
     best, equal = choice.best, choice.equal
-    if len(equal) == 1:
+    if alone:
+        sentence = say("sweep.best_only", value=best.value)
+    elif len(equal) == 1:
         key = "sweep.best_seconds" if choice.by is By.SECONDS else "sweep.best"
         sentence = say(key, value=best.value)
     else:
