@@ -124,6 +124,27 @@ def test_growth_is_met_before_the_limit(rate_mib: int, full: Rung, fixed: bool) 
     assert world.most_bytes < limit
 
 
+@pytest.mark.parametrize("every_s", [0.25, 1.0])
+def test_workers_that_were_added_because_there_is_room_are_not_given_up_while_they_fill(every_s: float) -> None:
+    world = World(640 * MIB, Rung(2, 4), batch_bytes=10 * MIB, worker_bytes=100 * MIB)
+    world.run(10, every_s)
+    world.full = Rung(4, 8)
+    world.governor.resize(world.full)
+    assert world.run(30, every_s) == []
+    assert world.most_bytes < 0.9 * world.limit_bytes
+
+
+def test_what_grows_on_after_workers_were_added_is_met_before_the_limit() -> None:
+    leak = 30 * MIB
+    world = World(640 * MIB, Rung(2, 4), 10 * MIB, 100 * MIB, other_bytes=lambda now_s: max(0.0, now_s - 10) * leak)
+    world.run(10)
+    world.full = Rung(4, 8)
+    world.governor.resize(world.full)
+    while not world.changes:
+        world.run(1)
+    assert world.most_bytes < world.limit_bytes
+
+
 def test_a_loader_that_gives_up_half_the_memory_in_time_is_not_killed() -> None:
     def growing(now_s: float) -> float:
         return min(2.5, 0.1 * now_s) * GIB

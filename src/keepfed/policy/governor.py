@@ -36,6 +36,10 @@ PRESSED = 20.0
 """`some avg10` of the kernel's pressure stall information, in per cent, that counts as want of memory: below, tasks waited
 for memory for less than a fifth of the last 10 s (kernel documentation, accounting/psi)."""
 
+RAMP_S = 5.0
+"""Growth is not looked ahead for so long after workers were added by plan: they take at once what the others have, and then
+stop. Looked ahead it is half as much again as there will ever be, and what was planned to fit was given up in the middle."""
+
 CALM_S = 10.0
 """Memory must have been free for so long before a step up."""
 
@@ -146,6 +150,8 @@ class Governor:
         self._at = 0
         self._before: Reading | None = None
         self._grew = self._lasting = 0.0
+        self._added = False  # workers, since the last reading
+        self._ramp_until_s = 0.0
         self._want_s = 0.0
         self._tried: tuple[int, float, int] | None = None  # the rung that was climbed to, when, and the use before
         self._failed: dict[int, int] = {}  # rung: the use one below it before it was climbed to in vain
@@ -173,6 +179,7 @@ class Governor:
             full = Rung(max(full.workers, now.workers), max(full.batches, now.batches))
         if full == now:
             return
+        self._added = self._added or (full.workers > now.workers and not limited)
         self._ladder = ladder(full, fixed=self._fixed)
         fits = (at for at, rung in enumerate(self._ladder) if _within(rung, allowed))
         self._at = next(fits, len(self._ladder) - 1) if limited else 0
@@ -182,6 +189,8 @@ class Governor:
 
     def observe(self, reading: Reading) -> Change | None:
         """One look at memory; what changes by it, if anything."""
+        if self._added:
+            self._added, self._ramp_until_s = False, reading.now_s + RAMP_S
         falling = self._before is not None and reading.used_bytes < self._before.used_bytes
         coming = self._coming(reading)
         self._before = reading
@@ -198,7 +207,7 @@ class Governor:
     def _coming(self, reading: Reading) -> float:
         """What will be in use at the next look if the last growth goes on; later, if it has been going on for two looks."""
         before, grows, elapsed_s = self._before, 0.0, 0.0
-        if before is not None and reading.now_s > before.now_s:
+        if before is not None and reading.now_s > max(before.now_s, self._ramp_until_s):
             elapsed_s = reading.now_s - before.now_s
             rest = reading.used_bytes - reading.transport_bytes
             grows = max(0.0, (rest - before.used_bytes + before.transport_bytes) / elapsed_s)
