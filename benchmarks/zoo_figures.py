@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isnan, nan
+from math import inf, isnan, nan, sqrt
 from statistics import median
 from typing import Any
 
@@ -146,6 +146,18 @@ def prediction_errors(records: Sequence[Record]) -> list[float]:
 def percentile(values: Sequence[float], share: float) -> float:
     """The smallest of these sorted values below which (or at which) this share of them lies."""
     return values[min(len(values) - 1, int(share * len(values)))]
+
+
+def settled_ratio(record: Record) -> Interval:
+    """CPU seconds per batch of settled loaders over those of fixed ones.
+
+    Each value is the geometric mean of a pair of stretches in a process where ours was forked first and of one where it was
+    forked second, so that what the order of forking does to both cancels.
+    """
+    first, second = (
+        [right / left for run in record["runs"][start::2] for left, right in run["pairs"]] for start in (0, 1)
+    )
+    return median_interval([sqrt(one * other) for one, other in zip(first, second, strict=True)])
 
 
 # ----------------------------------------------------------------------------------------------------------------- changes

@@ -47,8 +47,12 @@ class Effort:
     rival_rounds: int = 2
     """Of them with the rivals."""
     changed_rounds: int = 2
-    pairs: int = 30
-    """Of settled stretches."""
+    twins: int = 3
+    """Twice so many processes with settled stretches."""
+    pairs: int = 10
+    """Of stretches in each of them."""
+    warm: float = 1.0
+    """Times the seconds that a workload is given to become warm."""
     measure_s: float = 3.0
     """Of every stretch."""
     settle_s: float = 60.0
@@ -58,7 +62,18 @@ class Effort:
     @classmethod
     def small(cls, seed: int) -> Effort:
         """What a quick run does."""
-        return cls(True, seed, rounds=1, rival_rounds=1, changed_rounds=1, pairs=4, measure_s=1.5, after_s=25.0)
+        return cls(
+            True,
+            seed,
+            rounds=1,
+            rival_rounds=1,
+            changed_rounds=1,
+            twins=1,
+            pairs=3,
+            measure_s=1.0,
+            warm=0.6,
+            after_s=20.0,
+        )
 
 
 class Failed(Exception):
@@ -93,7 +108,7 @@ class Bench:
         settings = {
             "step_s": step_s,
             "step_rounds": rounds,
-            "warm_s": kind.warm_s,
+            "warm_s": self.effort.warm * kind.warm_s,
             "epoch_batches": max(100, round(kind.epoch_s / batch_s)),
             "measure_s": self.effort.measure_s,
             "settle_s": self.effort.settle_s,
@@ -246,7 +261,7 @@ def before_change(what: str, spec: Spec) -> dict[str, Any]:
 
 
 def measured_settled(bench: Bench, workload: str) -> dict[str, Any]:
-    """CPU seconds per batch of a settled loader beside a fixed one."""
+    """CPU seconds per batch of a settled loader beside a fixed one, in processes that fork them in turned order."""
     spec = bench.spec(workload, "step", "settled", pairs=bench.effort.pairs, epoch_batches=100_000)
-    found = bench.run(replace(spec, measure_s=bench.effort.measure_s))
-    return {"kind": "settled", "name": f"{workload}/settled", "step_s": spec.step_s, **found}
+    runs = [bench.run(replace(spec, turned=turned)) for _ in range(bench.effort.twins) for turned in (False, True)]
+    return {"kind": "settled", "name": f"{workload}/settled", "step_s": spec.step_s, "runs": runs}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import Any
 
-from pairs import Interval, median_interval
+from pairs import Interval
 from zoo_figures import (
     cheapest_good,
     cpu_ratio,
@@ -13,6 +14,7 @@ from zoo_figures import (
     prediction_errors,
     returns,
     search_share,
+    settled_ratio,
     settling,
     share_of,
 )
@@ -118,14 +120,11 @@ SETTLED_HEAD = ("workload", "plan", "CPU of a fixed count, ms per batch", "ours 
 
 
 def settled_row(record: Record) -> tuple[str, ...]:
-    fixed = median_interval([left for left, _ in record["pairs"]]).median
-    ratio = median_interval([right / left for left, right in record["pairs"]])
-    return (
-        record["name"],
-        plan_text(record["plan"]),
-        f"{fixed * 1e3:.3f}",
-        f"{ratio.median:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]",
-    )
+    """One workload."""
+    fixed = median(left for run in record["runs"] for left, _ in run["pairs"])
+    plans = " ".join(sorted({plan_text(run["plan"]) for run in record["runs"]}))
+    ratio = settled_ratio(record)
+    return record["name"], plans, f"{fixed * 1e3:.3f}", f"{ratio.median:.4f} [{ratio.low:.4f}, {ratio.high:.4f}]"
 
 
 def model_line(cells: Sequence[Record]) -> str:

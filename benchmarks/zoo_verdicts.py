@@ -22,6 +22,7 @@ from zoo_figures import (
     returns,
     search_share,
     search_time_share,
+    settled_ratio,
     settling,
     share_of,
 )
@@ -66,7 +67,7 @@ def bars(
     if changes:
         found.append(_changes(changes))
     if settled:
-        ratios = [median_interval([right / left for left, right in record["pairs"]]) for record in settled]
+        ratios = [settled_ratio(record) for record in settled]
         worst = max(ratios, key=lambda ratio: ratio.median)
         met = all_of([at_most(OVERHEAD, ratio) for ratio in ratios])
         found.append(Bar("once settled, CPU per batch ≤ 1.01 × a fixed count's", f"worst {_text(worst)}", met))

@@ -155,7 +155,8 @@ def test_every_promise_has_its_verdict_and_a_single_round_has_none() -> None:
     changed = {"kind": "change", "name": "c", "oracle": "4x2", "bucket_s": 0.1}
     follow = {"counts": [10] * 400, "windows_at_s": [], "moves": 1}
     changed["rounds"] = [{"before": run(100), "after": run(100), "follow": follow}]
-    settled = {"kind": "settled", "name": "s", "plan": [1, 2], "pairs": [[1.0, 1.03], [1.0, 1.04]]}
+    runs = [{"plan": [1, 2], "pairs": [[1.0, ratio]] * 2} for ratio in (1.035 * 1.1, 1.035 / 1.1)]
+    settled = {"kind": "settled", "name": "s", "runs": runs}
     found = verdicts.bars(records, [changed], [settled])
     assert [bar.met for bar in found] == [False, False, True, True, False, True, False]
     assert {bar.met for bar in verdicts.bars(records, [changed], [settled], judged=False)} == {None}
