@@ -36,8 +36,8 @@ MEASURED_S = 3.0
 FEWEST_BATCHES = 8
 """Batches measured at least."""
 
-LONGEST_S = 90.0
-"""A process that has not answered after so long hangs."""
+LONGEST_S = 300.0
+"""A process that has not answered after so long hangs, or takes longer than anybody would wait for sixteen of them."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """How many threads numpy's linear algebra keeps, whichever library it was built with."""
@@ -208,9 +208,9 @@ class _Clock:
 
 def _timed(loader: Any, step: Callable[[Any], object], *, whole: bool) -> tuple[float, float, float, int]:
     """Batches per second, share of waiting, seconds to the first batch, threads in a worker; steady, or over whole epochs."""
-    # Everything that was begun before the last worker was warm is left out: two rounds of what is in preparation. Of whole
-    # epochs the first does not count: workers that persist start in it as all others do.
-    warm = max(FEWEST_BATCHES, 2 * loader.num_workers * (loader.prefetch_factor or 1))
+    # Everything that was begun before the last worker was warm is left out: what is in preparation, and one batch each. Of
+    # whole epochs the first does not count: workers that persist start in it as all others do.
+    warm = max(FEWEST_BATCHES, loader.num_workers * ((loader.prefetch_factor or 1) + 1))
     clock, start_s, threads = _Clock(inf if whole else warm), 0.0, 0
     while not clock.done:
         last_s = time.perf_counter()
