@@ -297,7 +297,7 @@ def test_the_command_that_uses_it_stands_at_the_top_and_only_if_there_is_one() -
 @pytest.mark.parametrize(("load", "said"), [(None, False), (1.25, False), (12.3, True)])
 def test_a_machine_that_was_busy_before_is_named_at_the_top(load: float | None, said: bool) -> None:
     document = {**documents.tuned(), "host": {**documents.HOST, "load_1m": load}}
-    assert ("12.3 processes wanted its 8 cores" in text_of(page(document, ABOUT))) is said
+    assert ("12 processes wanted its 8 cores" in text_of(page(document, ABOUT))) is said
 
 
 def test_numbers_without_a_step_are_called_the_loaders_own_maximum() -> None:

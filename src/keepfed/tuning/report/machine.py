@@ -34,7 +34,7 @@ def busy(raw: Mapping[str, Any]) -> str:
     load, cores = host.amount("load_1m"), host.amount("cores_machine")
     if not load or not cores or load < cores:
         return ""
-    return say("report.busy", load=number(load), cores=number(cores))
+    return say("report.busy", load=number(round(load)), cores=number(cores))
 
 
 def _cores(host: Facts) -> str:

@@ -40,9 +40,10 @@ def _caption(known: Phases, total_s: float) -> str:
     caption = say("report.phases_caption", total=short_time(total_s), count=known.batches or NONE)
     if known.cpu_s is None:
         return caption
-    waited_s = max(0.0, total_s - known.cpu_s - (known.queued_s or 0.0))
+    idle_s = max(0.0, total_s - known.cpu_s)
+    queued_s = min(idle_s, known.queued_s or 0.0)  # counted for the whole worker, so it may be more than that
     key = "report.phases_cpu" if known.queued_s is None else "report.phases_queued"
-    parts = {"cpu": known.cpu_s, "queued": known.queued_s or 0.0, "waited": waited_s}
+    parts = {"cpu": known.cpu_s, "queued": queued_s, "waited": idle_s - queued_s}
     said = say(key, **{name: short_time(seconds) if seconds else "0 s" for name, seconds in parts.items()})
     return say("report.and_then", first=caption, second=said)
 

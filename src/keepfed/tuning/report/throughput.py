@@ -145,7 +145,8 @@ def _labels(named: list[tuple[Point, str, float]], plane: Plane) -> list[Label]:
     for x, y, text in places:
         crowded = any(abs(x - other) < 25 and 0 <= y - height < 20 for other, height, _ in places if other != x)
         above = y > 24 and not crowded
-        anchor, aside = ("start", 7.0) if x < 8 else ("end", -7.0) if x > 92 else ("middle", 0.0)
+        # There is room at the right end of a plot; at the left one the numbers of the axis begin.
+        anchor, aside = ("start", 7.0) if x < 8 else ("middle", 0.0)
         labels.append(Label(x, y - 12 if above else y + 22, text, anchor, aside, tone="value"))
     return labels
 
