@@ -68,6 +68,20 @@ def test_a_settled_program_is_stopped_at_once() -> None:
     assert program.now_s == pytest.approx(20, abs=0.5)
 
 
+def test_what_the_program_does_while_it_is_being_ended_is_not_measured() -> None:
+    program = FakeProgram({20: recorded.tuned(), 25: [recorded.window(5, 1.0)]})
+    real_stop = program.stop
+
+    def stop(grace_s: tuple[float, float] | None = None) -> int:
+        program.now_s = 26.0
+        return real_stop(grace_s)
+
+    program.stop = stop  # type: ignore[method-assign]  # it takes its time
+    (result,) = follow(program).results
+    assert max(moment.at_s for moment in result.timeline) < 1.0
+    assert {round(point.measured.batches_per_s) for point in result.points} == {6, 21, 24}
+
+
 def test_with_continue_it_trains_on_to_its_own_end() -> None:
     told: list[Ending] = []
     program = FakeProgram({20: recorded.tuned()}, ends_s=500)

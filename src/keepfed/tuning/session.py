@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from keepfed.events import Event
+from keepfed.events import Event, Window
 from keepfed.tuning.results import LoaderResult, counting, share_of
 from keepfed.tuning.summary import Tally
 
@@ -166,8 +166,10 @@ class Session:
         return self.program.stop((0.0, 10.0)) if code is None else code
 
     def _listen(self) -> None:
-        now_s = self.clock()
+        now_s, being_ended = self.clock(), self._over is not None and not self.goes_on
         for pid, event in self.reports.read_new():
+            if being_ended and isinstance(event, Window):
+                continue  # whatever a program does that was told to end, it is no training to be measured
             self.tally.add(pid, event, now_s)
             loader = getattr(event, "loader", None)
             if loader is None or self.tally.decides(pid, loader):
