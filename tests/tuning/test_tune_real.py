@@ -109,7 +109,13 @@ def test_waiting_samples_get_four_to_six_workers(tuned: dict[str, Ended]) -> Non
     assert 1 <= len(loader["moves"]) <= 6
     assert all(move["predicted_batches_per_s"] > 0 for move in loader["moves"])
     assert {point["num_workers"] for point in loader["points"]} >= {1, loader["after"]["num_workers"]}
-    assert loader["timeline"][0]["at_s"] < loader["moves"][0]["at_s"] < loader["timeline"][-1]["at_s"]
+    # One move may be enough: then it is judged by the last window.
+    assert loader["timeline"][0]["at_s"] < loader["moves"][0]["at_s"] <= loader["timeline"][-1]["at_s"]
+    assert loader["phases"]["fetch_s"] > loader["phases"]["collate_s"] + loader["phases"]["copy_s"]
+    assert loader["what_if"][0]["key"].startswith(("step_", "ceiling_")), (
+        "with these workers the step is fed, or nearly"
+    )
+    assert loader["what_if"][0]["factor"] < 3
     assert loader["seconds"] < 60
     assert ended.report["schema"] == "keepfed.tune/1"
     assert "batches/s" in ended.out  # the program's own output, and nothing else

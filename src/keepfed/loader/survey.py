@@ -43,7 +43,7 @@ STEPS_S = 1.0
 """So long the stock should last."""
 FILL_S = 3.0
 """The program is held up for about so long at most while the stock is made; FEWEST_BATCHES may take three times that."""
-PROBE_S = 3.0
+PROBE_S = 2.0
 """How long the child times samples."""
 START_S = 5.0
 """How much longer may pass until it answers: where workers are spawned it has to import the program first."""
