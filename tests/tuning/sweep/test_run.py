@@ -151,13 +151,21 @@ def test_a_metric_takes_the_place_of_bars(tmp_path: Path) -> None:
 
 def test_cpu_seconds_of_children_that_have_ended_are_counted(tmp_path: Path) -> None:
     burns = "import time\nwhile time.process_time() < 0.25: pass"
-    tree = f"import subprocess, sys\nfor _ in range(2): subprocess.run([sys.executable, '-S', '-c', {burns!r}], check=True)"
-    made = run(tmp_path, [*PYTHON, tree])
+    tree = f"""
+import subprocess, sys, time
+for _ in range(2):
+    subprocess.run([sys.executable, "-S", "-c", {burns!r}], check=True)
+print("step 1/9", "step 2/9", sep="\\n", flush=True)
+time.sleep(600)
+"""
+    made = run(tmp_path, [*PYTHON, tree], runner(each_s=0.05))
     assert made.usage is not None
     assert 0.5 <= made.usage.cpu_s < 3.0
+    assert made.usage.cpu[-1].cpu_s >= 0.5  # known while it runs too
     assert made.usage.peak_bytes > 1 << 20
 
 
+@pytest.mark.skipif(not hasattr(psutil.Process().memory_full_info(), "pss"), reason="no PSS on this system")
 def test_memory_that_processes_share_is_counted_once(tmp_path: Path) -> None:
     """Three forks of a process of 64 MiB that write to none of it."""
     forks = r"""
@@ -175,8 +183,7 @@ for pid in pids:
 """
     made = run(tmp_path, [*PYTHON, forks])
     assert made.usage is not None
-    if made.usage.memory_kind != "pss":
-        pytest.skip("no PSS on this kernel")
+    assert made.usage.memory_kind == "pss"
     assert 64 << 20 < made.usage.peak_bytes < 120 << 20
 
 
