@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import mmap
 import os
 import pickle
 import random
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader, default_collate, get_worker_info
 
 from keepfed.events import Moved
 from keepfed.host.facts import read_host
@@ -22,7 +25,7 @@ from keepfed.loader import aside, crew, epoch, home, homing
 from keepfed.loader.compare import first_difference
 from keepfed.loader.count import WorkerCount
 from keepfed.loader.draws import states
-from keepfed.loader.home import READ_EPOCHS, why_not_home
+from keepfed.loader.home import READ_EPOCHS, own_of, why_not_home
 from keepfed.loader.identity import identify
 from keepfed.loader.pilot import Pilot
 from keepfed.loader.requests import Requests
@@ -400,6 +403,29 @@ def test_a_loader_that_is_built_anew_goes_back_to_workers(host: Steered) -> None
     loader = auto(dataset)
     assert len(epochs(host, loader, 1)[0]) == 4
     assert (made_here(), workers_of(host, loader)) == ([], 2)
+
+
+class Trainer:
+    """A program's object that has the loader, and is known to its collate function."""
+
+    def __init__(self) -> None:
+        def collate(samples: Any, owner: Any = self) -> Any:
+            return default_collate(samples)
+
+        self.loader = auto(Plain(16), collate_fn=collate)
+
+
+def test_a_loader_that_its_own_collate_function_refers_to_is_collected_with_its_zygote(host: Steered) -> None:
+    trainer = Trainer()
+    epochs(host, trainer.loader, READ_EPOCHS + 1)
+    assert workers_of(host, trainer.loader) == 0
+    gone = weakref.ref(trainer.loader)
+    copied = copy.deepcopy(trainer.loader)
+    assert pickle.loads(pickle.dumps(own_of(trainer.loader))).home is None  # our own
+    assert own_of(copied).home is None
+    del trainer, copied
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_plan_file_that_says_0_is_followed_at_once_by_auto_and_never_by_a_number(tmp_path: Path) -> None:

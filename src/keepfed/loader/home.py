@@ -18,7 +18,6 @@ Whatever fails, it is over for good, for this loader's identity: workers are for
 from __future__ import annotations
 
 import time
-import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,12 +228,35 @@ class Home:
         return ""
 
 
-_homes: weakref.WeakKeyDictionary[Any, Home] = weakref.WeakKeyDictionary()
+class Own:
+    """What is kept with a loader.
+
+    In its `__dict__`: its collate function may be a method of an object that has the loader, and as the value of a weak
+    dictionary it would keep its own key. Copies and pickles of the loader have nothing of it.
+    """
+
+    def __init__(self) -> None:
+        self.home: Home | None = None
+        self.kept: Any = None
+        """Its crew, once batches were made here (`homing.py`)."""
+
+    def __reduce__(self) -> tuple[type[Own], tuple[()]]:
+        """Of another loader: nothing yet."""
+        return Own, ()
+
+
+def own_of(loader: Any) -> Own:
+    """What is kept with this loader."""
+    own: Own | None = vars(loader).get("_keepfed_own")
+    if own is None:
+        own = Own()
+        object.__setattr__(loader, "_keepfed_own", own)
+    return own
 
 
 def home_of(loader: Any, tally: Tally) -> Home:
     """The home of this loader; another one where its dataset or collate function is another."""
-    home: Home | None = _homes.get(loader)
-    if home is None or not home.is_of(loader):
-        home = _homes[loader] = Home(loader, tally)
-    return home
+    own = own_of(loader)
+    if own.home is None or not own.home.is_of(loader):
+        own.home = Home(loader, tally)
+    return own.home

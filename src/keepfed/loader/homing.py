@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from keepfed.errors import LoaderError
 from keepfed.loader.crew import Crew
 from keepfed.loader.epoch import EpochIter
-from keepfed.loader.home import home_of
+from keepfed.loader.home import home_of, own_of
 from keepfed.loader.listener import Listener
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
@@ -31,8 +31,6 @@ from keepfed.text import say
 
 if TYPE_CHECKING:
     from keepfed.loader.pilot import Pilot
-
-_kept: weakref.WeakKeyDictionary[Any, Kept] = weakref.WeakKeyDictionary()
 
 
 class Kept:
@@ -82,7 +80,7 @@ class HomingIter(EpochIter):
 
     def _kept_for(self, loader: Any) -> Kept | None:
         """What the workers of this epoch are to be forked from, if not from this process."""
-        kept = _kept.get(loader)
+        kept: Kept | None = own_of(loader).kept
         if kept is None or not kept.usable():
             return None
         if kept.busy():
@@ -90,7 +88,7 @@ class HomingIter(EpochIter):
             self._pilot.leave_home(self._home.refused)
             return None
         if self._home.stale and not self._home.holds_file():
-            del _kept[loader]
+            own_of(loader).kept = None
             return None
         return kept
 
@@ -99,7 +97,7 @@ class HomingIter(EpochIter):
         if plan.num_workers == 0:
             self._crew.home = self._home
             if not (self._persistent_workers or self._keeps):
-                kept = _kept[loader] = Kept(self._crew)
+                kept = own_of(loader).kept = Kept(self._crew)
                 kept.user = weakref.ref(self)
                 self._pilot.kept.add(kept)
                 self._keeps = True
