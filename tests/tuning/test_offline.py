@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import keepfed
 from keepfed.errors import UnreachableError, UsageError
-from keepfed.loader import pilot, seam
+from keepfed.loader import fleet, pilot, seam
 from keepfed.plan import Plan
 from keepfed.policy.window import WindowBuilder
 from keepfed.tuning import offline_program as program
@@ -38,6 +38,11 @@ class Waiting(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         time.sleep(0.005)
+        return torch.tensor(index)
+
+
+class Quick(Waiting):
+    def __getitem__(self, index: int) -> Any:
         return torch.tensor(index)
 
 
@@ -93,6 +98,12 @@ def test_time_that_is_too_short_for_a_window_is_told() -> None:
         keepfed.tune(Waiting(), step_s=0.001, batch_size=8, max_seconds=0.01)
 
 
+def test_a_loader_that_only_torch_can_run_is_told_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet, "why_torch", lambda _loader: "not on this platform")
+    with pytest.raises(UnreachableError, match="not on this platform"):
+        keepfed.tune(Quick(), batch_size=8, max_seconds=20)
+
+
 def test_what_the_dataset_raises_reaches_the_caller() -> None:
     with pytest.raises(ValueError, match="sample"):
         keepfed.tune(Broken(), batch_size=8, max_seconds=5)
@@ -108,8 +119,8 @@ def test_two_steps_and_no_time_are_refused() -> None:
 
 
 MODULE = """
-import torch
-from torch.utils.data import DataLoader, Dataset
+import keepfed, torch
+from torch.utils.data import Dataset
 
 class Numbers(Dataset):
     def __len__(self):
@@ -118,7 +129,7 @@ class Numbers(Dataset):
         return torch.tensor(index)
 
 def make_loader():
-    return DataLoader(Numbers(), batch_size=4)
+    return keepfed.DataLoader(Numbers(), batch_size=4, num_workers="auto", on_error="skip")
 """
 
 

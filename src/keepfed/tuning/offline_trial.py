@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,14 +152,17 @@ def measured(asked: argparse.Namespace, trial: Trial) -> Facts:
     import torch
 
     from keepfed.loader.api import install
+    from keepfed.loader.count import WorkerCount
+    from keepfed.loader.requests import requests_of
     from keepfed.tuning.offline_offers import apply
     from keepfed.tuning.offline_program import loader_of, step_of
 
     install()  # a loader of torch's own class is measured as the search has measured it, with our transport
     # In the long run our own loader keeps its workers, as the search had it; over whole epochs it is as torch's would be.
     loader, ours = loader_of(asked, num_workers=1, persistent_workers=not trial.whole_epochs)
-    for name, value in (("num_workers", trial.num_workers), ("prefetch_factor", trial.prefetch_factor)):
-        object.__setattr__(loader, name, value if name == "num_workers" or trial.num_workers else None)
+    requests = replace(requests_of(loader), auto=False)  # what else a keepfed.DataLoader was asked for stays
+    object.__setattr__(loader, "num_workers", WorkerCount(trial.num_workers, requests))
+    object.__setattr__(loader, "prefetch_factor", trial.prefetch_factor if trial.num_workers else None)
     if not trial.num_workers:
         object.__setattr__(loader, "persistent_workers", False)
     apply(trial.change, loader)
