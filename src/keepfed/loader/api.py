@@ -34,8 +34,9 @@ class DataLoader(TorchDataLoader[_T_co]):
     """torch's DataLoader, with batches in reused shared memory.
 
     Every argument and behaviour is torch's, and with an integer `num_workers` so are the batches, bit for bit.
-    `num_workers="auto"` measures the training loop and changes the number of workers while it runs; an iterable dataset then
-    gets one worker, since any other number may repeat its samples. Any other string raises UsageError.
+    `num_workers="auto"` measures the training loop and changes the number of workers while it runs, down to none where
+    samples cost less than handing them over: then, from one epoch to the next, the training process makes the same batches
+    itself. An iterable dataset gets one worker, since any other number may repeat its samples. Any other string raises UsageError.
 
     `device="cuda"` (or "cuda:1", or a torch.device) delivers batches on that GPU, copied there while the step before is
     computed, ready for use on the stream that is current at `next()`. Tensors in dicts, lists and tuples are copied ahead,
