@@ -459,7 +459,7 @@ def test_only_auto_without_an_init_function_or_time_limit_may_do_without_workers
 
 LINES = {module.__file__ for module in (aside, crew, epoch, home, homing, order)}
 VERY_RETURN = {
-    "Crew.deliver: if batch is None or torch_seam.is_exception(batch):",
+    "Crew.deliver: if unusual:",
     "Crew.deliver: return batch",
     "EpochIter._next_data: self._reader = 0",
     "EpochIter.__next__: self._num_yielded += 1",

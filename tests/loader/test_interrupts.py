@@ -67,7 +67,7 @@ def _one_thread() -> Iterator[None]:
 
 
 AT_THE_VERY_RETURN = {
-    "Crew.deliver: if batch is None or torch_seam.is_exception(batch):",
+    "Crew.deliver: if unusual:",
     "Crew.deliver: return batch",
     "EpochIter._next_data: self._reader = 0",
     "EpochIter.__next__: self._num_yielded += 1",

@@ -40,7 +40,9 @@ def crew_of(dataset: Any, **options: Any) -> Iterator[Crew]:
 
 
 def probed(dataset: Any, **options: Any) -> dict[str, Any] | None:
+    """As after settling: the workers have long begun."""
     with crew_of(dataset, **options) as crew:
+        crew.stock_up(1, time.monotonic() + (0 if isinstance(dataset, Stuck) else 60))
         return ask_probe(crew)
 
 
@@ -105,8 +107,9 @@ class Sleeper(Dataset[Any]):
         return index
 
 
-def test_samples_that_cannot_be_made_are_left_out_and_no_decoder_is_invented(tmp_path: Path) -> None:
-    found = probed(Sleeper(tmp_path / "pids"))
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_samples_that_cannot_be_made_are_left_out_and_no_decoder_is_invented(method: str, tmp_path: Path) -> None:
+    found = probed(Sleeper(tmp_path / "pids"), multiprocessing_context=method)
     assert found is not None
     assert FEWEST <= found["samples"] < LENGTH
     assert found["sample_s"] >= 0.002

@@ -234,8 +234,9 @@ class Crew:
             self.listener.delivered(iterator, asked_s, now_s)
         if task.skipped:
             self._say_skipped(task)
-        self._in_hand = None
-        if batch is None or torch_seam.is_exception(batch):
+        unusual = batch is None or torch_seam.is_exception(batch)
+        self._in_hand = None  # from here on Ctrl-C costs this batch, so that nothing more is called for a usual one
+        if unusual:
             self._unusual(batch, task)
         return batch
 
