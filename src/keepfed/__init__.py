@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from keepfed.loader.api import DataLoader, install, stats, uninstall, why
     from keepfed.loader.journal import Why, WhyEntry
     from keepfed.loader.stats import LoaderStats
+    from keepfed.offline.search import TuneResult, tune
     from keepfed.plan import Plan
-    from keepfed.tuning.offline import TuneResult, tune
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,12 +34,12 @@ _HOME = {
     "DataLoader": "keepfed.loader.api",
     "LoaderStats": "keepfed.loader.stats",
     "Plan": "keepfed.plan",
-    "TuneResult": "keepfed.tuning.offline",
+    "TuneResult": "keepfed.offline.search",
     "Why": "keepfed.loader.journal",
     "WhyEntry": "keepfed.loader.journal",
     "install": "keepfed.loader.api",
     "stats": "keepfed.loader.api",
-    "tune": "keepfed.tuning.offline",
+    "tune": "keepfed.offline.search",
     "uninstall": "keepfed.loader.api",
     "why": "keepfed.loader.api",
 }

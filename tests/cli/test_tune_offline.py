@@ -18,10 +18,10 @@ from keepfed.cli import main as frame
 from keepfed.cli.tune import offline
 from keepfed.cli.tune.curve import BAR, bar, bars
 from keepfed.cli.tune.terminal import console, show
+from keepfed.offline import program
 from keepfed.plan import Plan
 from keepfed.profile import Measured
 from keepfed.tuning import history
-from keepfed.tuning import offline_program as program
 from keepfed.tuning.results import Point
 
 pytestmark = pytest.mark.timeout(120)

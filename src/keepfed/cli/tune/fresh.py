@@ -9,12 +9,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from keepfed.offline.finals import Final
+from keepfed.offline.offers import Offer
+from keepfed.offline.pairs import Ratio
 from keepfed.plan import Plan
 from keepfed.text import say
 from keepfed.tuning.numbers import percent, plan_text, rate
-from keepfed.tuning.offline_finals import Final
-from keepfed.tuning.offline_offers import Offer
-from keepfed.tuning.offline_pairs import Ratio
 
 
 def finals_table(finals: Sequence[Final], chosen: Plan | None) -> RenderableType:

@@ -22,14 +22,14 @@ from keepfed.cli.tune.program import Tuning
 from keepfed.cli.tune.terminal import line, shell_line, show
 from keepfed.errors import UnreachableError, UsageError
 from keepfed.events import Event, LoaderSeen
+from keepfed.offline.finals import Final, finalists, run_finals, winner
+from keepfed.offline.offers import Offer, try_changes
 from keepfed.text import language, say
 from keepfed.tuning.numbers import seconds_text
-from keepfed.tuning.offline_finals import Final, finalists, run_finals, winner
-from keepfed.tuning.offline_offers import Offer, try_changes
 from keepfed.tuning.results import LoaderResult
 from keepfed.tuning.session import Ending, Outcome
 
-PROGRAM = "keepfed.tuning.offline_program"
+PROGRAM = "keepfed.offline.program"
 
 
 @dataclass(frozen=True, slots=True)

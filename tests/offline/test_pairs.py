@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import pytest
 
 from keepfed.errors import UnreachableError
+from keepfed.offline.finals import finalists, run_finals, winner
+from keepfed.offline.offers import CHANGES, try_changes, worth_trying
+from keepfed.offline.pairs import ratio, to_and_fro
+from keepfed.offline.trial import Facts, Trial
 from keepfed.plan import Plan
 from keepfed.profile import Measured
-from keepfed.tuning import offline_finals, offline_offers
-from keepfed.tuning.offline_finals import finalists, run_finals, winner
-from keepfed.tuning.offline_offers import CHANGES, try_changes, worth_trying
-from keepfed.tuning.offline_pairs import ratio, to_and_fro
-from keepfed.tuning.offline_trial import Facts, Trial
 from keepfed.tuning.results import Point
 
 FACTS = Facts(
@@ -63,7 +62,7 @@ def test_the_cheapest_that_is_as_good_in_fresh_processes_wins(monkeypatch: pytes
         asked.append(trial)
         return dataclasses.replace(FACTS, batches_per_s=rates[trial.num_workers])
 
-    monkeypatch.setattr(offline_finals, "run", run)
+    monkeypatch.setattr("keepfed.offline.finals.run", run)
     told: list[str] = []
     finals = run_finals(["a:b"], [Plan(2), Plan(3), Plan(8)], Plan(3), told.append, rounds=2)
     assert winner(finals).plan == Plan(2)
@@ -105,7 +104,7 @@ def test_a_change_is_compared_in_pairs_and_one_that_fails_is_no_offer(monkeypatc
             raise UnreachableError("it ended with exit code 1")
         return dataclasses.replace(facts, batches_per_s=14.0 if trial.change == "opencv_threads" else 10.0)
 
-    monkeypatch.setattr(offline_offers, "run", run)
+    monkeypatch.setattr("keepfed.offline.offers.run", run)
     told: list[str] = []
     offers = try_changes(["a:b"], Plan(2), 8.0, told.append, rounds=2)
     assert [(offer.change.key, offer.ratio.faster) for offer in offers] == [

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
+from keepfed.offline.pairs import ROUNDS, Ratio, ratio, to_and_fro
+from keepfed.offline.trial import Facts, Trial, run
 from keepfed.plan import Plan
 from keepfed.text import say
 from keepfed.tuning.numbers import plan_text
-from keepfed.tuning.offline_pairs import ROUNDS, Ratio, ratio, to_and_fro
-from keepfed.tuning.offline_trial import Facts, Trial, run
 from keepfed.tuning.results import Point
 
 CLOSE = 0.95

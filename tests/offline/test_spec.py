@@ -10,8 +10,8 @@ import pytest
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from keepfed.errors import UsageError
-from keepfed.tuning.offline_loop import loop, waiting_step
-from keepfed.tuning.offline_spec import checked, function_of, loader_over, subject_of
+from keepfed.offline.loop import loop, waiting_step
+from keepfed.offline.spec import checked, function_of, loader_over, subject_of
 
 MODULE = """
 from torch.utils.data import DataLoader, Dataset, IterableDataset

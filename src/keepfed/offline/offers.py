@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from keepfed.errors import UnreachableError
+from keepfed.offline.pairs import ROUNDS, Ratio, ratio, to_and_fro
+from keepfed.offline.trial import Facts, Trial, run
 from keepfed.plan import Plan
 from keepfed.text import say
-from keepfed.tuning.offline_pairs import ROUNDS, Ratio, ratio, to_and_fro
-from keepfed.tuning.offline_trial import Facts, Trial, run
 
 START_SHARE = 0.02
 """From this share of an epoch on, starting the workers is worth a look."""

@@ -1,6 +1,6 @@
 """One measurement in a process of its own: a plan that stays, and at most one thing changed about the loader.
 
-    python -m keepfed.tuning.offline_trial module:make_dataset --step-ms 40 --trial '{"num_workers": 4, ...}' --out FILE
+    python -m keepfed.offline.trial module:make_dataset --step-ms 40 --trial '{"num_workers": 4, ...}' --out FILE
 
 What a running search measures of a plan was measured after others, in a process that they have warmed up, filled and
 fragmented. The last word between plans that are close, and between things that cannot be changed in a running process at
@@ -57,7 +57,7 @@ class Trial:
     """Batches in preparation per worker."""
 
     change: str = ""
-    """What else is changed, a key of `offline_offers.CHANGES`; empty for nothing."""
+    """What else is changed, a key of `offers.CHANGES`; empty for nothing."""
 
     whole_epochs: bool = False
     """Whether the start of the workers counts: whole epochs are measured then."""
@@ -111,7 +111,7 @@ def run(words: Sequence[str], trial: Trial) -> Facts:
     with tempfile.TemporaryDirectory(prefix="keepfed-trial-") as folder:
         out = Path(folder) / "facts.json"
         options = ["--trial", json.dumps(asdict(trial)), "--out", str(out)]
-        command = [sys.executable, "-m", "keepfed.tuning.offline_trial", *words, *options]
+        command = [sys.executable, "-m", "keepfed.offline.trial", *words, *options]
         try:
             done = subprocess.run(
                 command, env=environ, timeout=LONGEST_S, check=False,
@@ -131,7 +131,7 @@ def run(words: Sequence[str], trial: Trial) -> Facts:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measure, write the facts to the file; the exit code is as that of the program."""
-    from keepfed.tuning.offline_program import guarded, options
+    from keepfed.offline.program import guarded, options
 
     parser = options()
     parser.add_argument("--trial", required=True)
@@ -154,8 +154,8 @@ def measured(asked: argparse.Namespace, trial: Trial) -> Facts:
     from keepfed.loader.api import install
     from keepfed.loader.count import WorkerCount
     from keepfed.loader.requests import requests_of
-    from keepfed.tuning.offline_offers import apply
-    from keepfed.tuning.offline_program import loader_of, step_of
+    from keepfed.offline.offers import apply
+    from keepfed.offline.program import loader_of, step_of
 
     install()  # a loader of torch's own class is measured as the search has measured it, with our transport
     # In the long run our own loader keeps its workers, as the search had it; over whole epochs it is as torch's would be.

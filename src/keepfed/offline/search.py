@@ -25,10 +25,10 @@ from keepfed.feed import RunConfig
 from keepfed.loader.fleet import Fleet
 from keepfed.loader.gpu_iter import where_asked
 from keepfed.loader.session import Session
+from keepfed.offline.loop import Step, loop, waiting_step
+from keepfed.offline.spec import checked, loader_over
 from keepfed.plan import Plan
 from keepfed.text import say
-from keepfed.tuning.offline_loop import Step, loop, waiting_step
-from keepfed.tuning.offline_spec import checked, loader_over
 from keepfed.tuning.results import LoaderResult, Move, Point
 from keepfed.tuning.summary import Tally
 

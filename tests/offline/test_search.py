@@ -16,11 +16,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 import keepfed
 from keepfed.errors import UnreachableError, UsageError
 from keepfed.loader import fleet, pilot, seam
+from keepfed.offline import program, trial
+from keepfed.offline.trial import Trial
 from keepfed.plan import Plan
 from keepfed.policy.window import WindowBuilder
-from keepfed.tuning import offline_program as program
-from keepfed.tuning import offline_trial
-from keepfed.tuning.offline_trial import Trial
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -138,12 +137,12 @@ def test_a_trial_measures_the_plan_it_was_given_in_a_process_of_its_own(
 ) -> None:
     (tmp_path / "mydata.py").write_text(MODULE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(offline_trial, "MEASURED_S", 0.3)
+    monkeypatch.setattr(trial, "MEASURED_S", 0.3)
     seen: list[int] = []
     asked = program.options().parse_args(["mydata:make_loader", "--step-ms", "2"])
     monkeypatch.setattr(program, "step_of", lambda _asked: lambda batch: seen.append(len(batch)))
     monkeypatch.setattr(sys, "path", list(sys.path))
-    facts = offline_trial.measured(asked, Trial(2, 4, "persistent_workers"))
+    facts = trial.measured(asked, Trial(2, 4, "persistent_workers"))
     keepfed.uninstall()
     sys.modules.pop("mydata")
     assert facts.batches_per_s > 0
@@ -160,4 +159,4 @@ def test_a_trial_that_fails_says_its_last_line(tmp_path: Path, monkeypatch: pyte
     source = Path(keepfed.__file__).parents[1]
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{source}")
     with pytest.raises(UnreachableError, match="exit code 1: ImportError: torch is broken"):
-        offline_trial.run(["mydata:make", "--lang", "en"], Trial(1, 2))
+        trial.run(["mydata:make", "--lang", "en"], Trial(1, 2))

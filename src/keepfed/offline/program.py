@@ -1,6 +1,6 @@
 """The program that `keepfed tune module:make_dataset` starts: a training loop around the user's dataset, and nothing else.
 
-    python -m keepfed.tuning.offline_program module:make_dataset --step-ms 40
+    python -m keepfed.offline.program module:make_dataset --step-ms 40
 
 Started as any program of a user's is, with the hook in it, so that events, table, JSON and history are the very same; it ends
 when the launcher has heard enough and sends the signal that Ctrl-C would send.
@@ -20,9 +20,9 @@ from typing import Any
 
 from keepfed.errors import KeepfedError
 from keepfed.loader.api import stats
+from keepfed.offline.loop import Step, loop, waiting_step
+from keepfed.offline.spec import function_of, loader_over, subject_of
 from keepfed.text import choose_language, say
-from keepfed.tuning.offline_loop import Step, loop, waiting_step
-from keepfed.tuning.offline_spec import function_of, loader_over, subject_of
 
 
 def main(words: Sequence[str] | None = None) -> int:

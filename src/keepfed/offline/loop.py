@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from keepfed.errors import UsageError
+from keepfed.offline.spec import FEWEST_BATCHES
 from keepfed.text import say
-from keepfed.tuning.offline_spec import FEWEST_BATCHES
 
 Step = Callable[[Any], object]
 
