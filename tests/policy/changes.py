@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from keepfed.plan import Plan
 from keepfed.policy.controller import Controller
-from keepfed.policy.cost import memory_of
+from keepfed.policy.cost import fit, memory_of
 from tests.policy.driven import Driver
 from tests.policy.simulated import Host, World, rate
 from tests.policy.worlds import Case, best_rate, draw
@@ -103,11 +103,16 @@ class Story:
         self.train(LONGEST_S, until=lambda: host.now > at_s + 20 and len(run.windows) >= windows + NOTICED)
         self.train(LONGEST_S, until=lambda: len(run.settled) > settled or len(run.plans) == moves)
         path += run.plans[moves:]
-        rates = {plan: rate(case.world, plan, 250) for _, plan in path}
+        plans = tuple(plan for _, plan in path)
+        if (
+            plans[1:]
+            and fit(plans[0], case.bounds, case.world.batch_bytes, case.world.worker_bytes, share=1.0) != plans[0]
+        ):
+            del path[0]
+        rates = {plan: rate(case.world, plan) for _, plan in path}
         best = best_rate(case.world, case.plans(), max(rates.values()))
         shares = {plan: min(1.0, reached / best) for plan, reached in rates.items()}
         good = [when_s for when_s, plan in path if shares[plan] >= 0.93]
         back_s = good[0] if shares[path[-1][1]] >= 0.93 else float("inf")
         needed = sum(window.now_s <= back_s for window in run.windows[windows:])
-        plans = tuple(plan for _, plan in path)
         return Recovery(self.kind, back_s - at_s, needed, len(plans) - 1, shares[plans[-1]], plans)

@@ -116,8 +116,8 @@ class Shared:
 
 
 MAIN = -1
-FILLING = 200
-"""Batches before a rate is measured; more than are ever in preparation."""
+ROUND = 250
+"""Batches after which costs recur where a rate is measured; more than are ever in preparation."""
 
 
 def _sample(rng: random.Random, world: World) -> float:
@@ -131,6 +131,18 @@ def _sample(rng: random.Random, world: World) -> float:
     return cost * (world.tail[1] if world.tail[0] and rng.random() < world.tail[0] else 1.0)
 
 
+def _batch(rng: random.Random, world: World) -> float:
+    """The cost of a batch of samples."""
+    return sum(_sample(rng, world) for _ in range(world.samples)) / world.samples
+
+
+def _round(rng: random.Random, world: World) -> list[float]:
+    """Costs of as many batches, with the mean that many rounds would have."""
+    mean = 1 + world.tail[0] * (world.tail[1] - 1)
+    costs = [_batch(rng, world) for _ in range(ROUND)]
+    return [cost * mean * ROUND / sum(costs) for cost in costs]
+
+
 class Host:
     """The state of one run; `apply` changes the plan between batches."""
 
@@ -138,6 +150,7 @@ class Host:
         self.world, self.plan, self.noisy = world, plan, noisy
         self.rng = random.Random(seed)
         self.costs = random.Random(seed + 1)
+        self.recurring = None if noisy else _round(self.costs, world)
         self.now = 0.0
         self.delivered = self.issued = 0
         self.done: set[int] = set()
@@ -200,7 +213,7 @@ class Host:
     def _cost(self) -> float:
         """What the next batch costs, in units of the mean without tail and drift."""
         world = self.world
-        cost = sum(_sample(self.costs, world) for _ in range(world.samples)) / world.samples
+        cost = _batch(self.costs, world) if self.recurring is None else self.recurring[self.issued % ROUND]
         return cost * self.speed[0] * max(0.2, 1 + world.drift * self.now / 60)
 
     def _event(self, before: float) -> bool:
@@ -323,19 +336,20 @@ class Host:
         return done
 
 
-def rate(world: World, plan: Plan, batches: int = 400) -> float:
+def rate(world: World, plan: Plan) -> float:
     """Batches a second that a plan gives in the long run, without noise and with everything warm.
 
-    The same batches are measured under every plan, so that luck does not decide between them.
+    The costs of batches recur, and whole rounds of them are measured: what is in preparation at the beginning is so at the
+    end too, and luck does not decide between plans.
     """
     host = Host(replace(world, start_s=0.0, warm_after=0), plan, seed=11, noisy=False)
-    for _ in range(FILLING):
+    for _ in range(ROUND):
         host.next()
         host.step(gaps=False)
-    begun, first = host.gpu_free or host.now, host.delivered
-    # Whole rounds of whoever comes and goes.
+    begun = host.gpu_free or host.now
+    # Whole rounds of whoever comes and goes, too.
     until_s = host.now + 4 * world.visits[0]
-    while host.delivered < first + batches or host.now < until_s:
+    while host.delivered % ROUND or host.delivered == ROUND or host.now < until_s:
         host.next()
         host.step(gaps=False)
-    return (host.delivered - first) / ((host.gpu_free or host.now) - begun)
+    return (host.delivered - ROUND) / ((host.gpu_free or host.now) - begun)

@@ -18,7 +18,7 @@ from tests.policy.driven import bounds_of, drive
 from tests.policy.simulated import Host, World
 from tests.policy.worlds import reversals
 
-STORIES = int(os.environ.get("KEEPFED_WORLDS", "12"))
+STORIES = int(os.environ.get("KEEPFED_WORLDS", "6"))
 ANEW = "KEEPFED_WORLDS" in os.environ
 WAITING = World(wait_s=0.16, step_s=0.04)
 CROWDED = World(cores=4, cpu_s=0.12, step_s=0.03)

@@ -127,14 +127,14 @@ def outcome(seed: int) -> Outcome:
 
 def share_of_best(world: World, chosen: Plan, plans: list[Plan]) -> float:
     """Throughput of one plan, of the best of all; where samples for nothing would bring no more, nothing is swept."""
-    reached = rate(world, chosen, 250)
+    reached = rate(world, chosen)
     return min(1.0, reached / best_rate(world, plans, reached))
 
 
 def best_rate(world: World, plans: list[Plan], reached: float) -> float:
     """The best of some plans and of what was reached, or what a loader without any cost would bring if that is no more."""
-    free = rate(replace(world, wait_s=0.0, cpu_s=0.0, source=float("inf")), Plan(0), 250)
-    return free if reached >= 0.995 * free else max(reached, *(rate(world, plan, 250) for plan in plans))
+    free = rate(replace(world, wait_s=0.0, cpu_s=0.0, source=float("inf")), Plan(0))
+    return free if reached >= 0.995 * free else max(reached, *(rate(world, plan) for plan in plans))
 
 
 def reversals(counts: list[int]) -> int:

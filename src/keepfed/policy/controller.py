@@ -295,7 +295,8 @@ class Controller:
         self._watch.restart(now, same_plan=self._watch.plan == now.plan)
         outlook = self._outlook(now)
         self.limited_by, key = outlook.limit()
-        self._findings.step_cpu_s = outlook.step_cpu_s
+        if not now.contended(self.bounds.cores):
+            self._findings.step_cpu_s = now.costs(self.bounds.cores).other_cpu_s
         self._settled_in = self._reachable()
         reason = why(
             key,

@@ -56,7 +56,7 @@ class Findings:
     closing: bool = False
     """The search is over: at most the way back to the incumbent is left."""
     step_cpu_s: float = math.inf
-    """CPU seconds per batch that the step was seen to need at most, earlier loads included."""
+    """CPU seconds per batch that the step was seen to need when cores were free; more than that is other people's work."""
     judged: dict[Plan, float] = field(default_factory=dict)
     """Plans that have been judged, and the seconds that a worker took per batch then."""
 
@@ -96,11 +96,6 @@ class Outlook:
     def predicted(self, plan: Plan) -> float:
         """Batches a second that the model expects of a plan."""
         return predict(plan, self._costs, self._bounds.cores).batches_per_s
-
-    @property
-    def step_cpu_s(self) -> float:
-        """CPU seconds per batch outside the workers, as far as they may be the step's."""
-        return self._costs.other_cpu_s
 
     # ---------------------------------------------------------------------------------------------- plans worth trying
 
@@ -186,7 +181,8 @@ class Outlook:
         computing = max(1, math.ceil(now.worker_cores() - 0.02))
         if now.contended(cores) and not self.saturated():
             # How long a worker would take if nobody else wanted the cores is not known: its CPU seconds at least.
-            return max(computing, self._without_loss())
+            # One more than they keep cores busy: while one waits for its sample or its turn, another computes.
+            return max(computing + 1, self._without_loss())
         if not starved or (now.plan.num_workers and now.utilisation < BURSTY):
             if self._bounds.min_workers == 0 and self.does_without_workers():
                 return 0
