@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sys
 import tempfile
 import time
@@ -104,6 +105,7 @@ class Program:
         self.spec = spec
         self.workload = WORKLOADS[spec.workload]
         torch.manual_seed(spec.seed)
+        random.seed(spec.seed)
         dataset = self.workload.dataset(Path(spec.folder), spec.seed, spec.epoch_batches * self.workload.batch_size)
         self.dataset = Dearer(dataset) if spec.change == "samples-double" else dataset
         self.step = Step(spec.step_s, spec.step_rounds)
@@ -169,6 +171,8 @@ def measure(program: Program, numbers: Iterator[int], workers: int) -> Stretch:
         if enough or now_s - began_s > 5 * (spec.warm_s + spec.measure_s):
             break
     found.end(number)
+    if not found.batches:
+        raise RuntimeError(f"no stretch began within {time.perf_counter() - began_s:.0f} s")
     return found
 
 
