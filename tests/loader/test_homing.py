@@ -312,6 +312,21 @@ def test_workers_that_come_back_are_forked_from_before_the_first_access_here(hos
         assert int(batches[-1][1].max()) <= 40  # what one worker has seen, not this process in the epochs before
 
 
+def test_each_epoch_has_all_its_workers_though_those_of_the_last_one_have_just_been_let_go(host: Steered) -> None:
+    """As many as there may be at once: nobody is left over to begin with."""
+    loader, _ = at_home(host, Plain(160))
+    pilot = host.pilot(loader)
+    most = pilot._bounds.max_workers
+    iterator = begun(host, loader)
+    next(iterator)
+    pilot._change(Plan(most), iterator)
+    list(iterator)
+    for _ in range(2):
+        iterator = begun(host, loader)
+        assert len(iterator.active_workers()) == most
+        assert [int(batch[1][0]) for batch in iterator] == list(range(0, 160, 4))
+
+
 class Seen(Plain):
     """How often this process was asked, out of sight, in the last batches only."""
 

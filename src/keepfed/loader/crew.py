@@ -50,6 +50,9 @@ from keepfed.plan import Plan
 from keepfed.policy.order import Order, Task
 from keepfed.text import say
 
+LEAVING_S = 5.0
+"""How long a worker that was let go may take to end before it is killed, where another one needs its place."""
+
 
 class Crew:
     """Workers, what they have in hand, and what comes out next."""
@@ -162,6 +165,7 @@ class Crew:
         self._order = Order(self.terms.fixed, self.terms.in_order, self.plan.prefetch_factor, workers)
         self._order.at_most = self.memory.at_most
         if plan is not None:
+            self._make_places(plan.num_workers)
             self._follow(plan)
         self._indices = ReadAhead(indices)
         self._states.clear()
@@ -420,6 +424,18 @@ class Crew:
         self.memory.follow(plan, self._order)
         self.plan = self.tally.plan = plan
         self._order.prefetch = plan.prefetch_factor
+
+    def _make_places(self, count: int) -> None:
+        """Wait until so many workers can be added: those that were let go have theirs until they are gone."""
+        end_s = time.monotonic() + LEAVING_S
+        while (leaving := [worker for worker in self._workers().values() if worker.quitting]) and (
+            count + len(leaving) > self.terms.max_workers
+        ):
+            if time.monotonic() > end_s:  # stuck; nobody waits for what they make
+                for worker in leaving:
+                    worker.kill()
+            self.roster.pool().hear(0.1)
+            self._intake.take_in(self._order, self._epoch)
 
     def dismiss(self) -> None:
         """Let all workers go, whatever they have in hand; the zygote stays, for the workers of the next epoch."""
