@@ -20,6 +20,7 @@ from tests.policy.worlds import reversals
 
 STORIES = int(os.environ.get("KEEPFED_WORLDS", "6"))
 ANEW = "KEEPFED_WORLDS" in os.environ
+pytestmark = pytest.mark.timeout(60 + 4 * STORIES)
 WAITING = World(wait_s=0.16, step_s=0.04)
 CROWDED = World(cores=4, cpu_s=0.12, step_s=0.03)
 

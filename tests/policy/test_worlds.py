@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 from statistics import median
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from tests.policy.worlds import draw, outcome, reversals, search
 
 WORLDS = int(os.environ.get("KEEPFED_WORLDS", "30"))
 ANEW = "KEEPFED_WORLDS" in os.environ
+pytestmark = pytest.mark.timeout(60 + 2 * WORLDS)
 
 
 @given(st.integers(0, 10**9))
@@ -40,7 +43,8 @@ def test_in_every_world_it_stays_in_bounds_settles_and_says_why(seed: int) -> No
     for decision in run.decisions:
         assert decision.reason.key in text.words("en")
         assert not isinstance(decision, Move) or text.say(decision.reason.key, **decision.reason.facts)
-    assert run.settled[0][1].plan == controller.plan
+    # Where an epoch ends with that very batch, no workers are tried at once.
+    assert controller.plan in (run.settled[0][1].plan, replace(controller.plan, num_workers=0))
 
 
 def test_over_many_worlds_it_finds_the_best_or_nearly() -> None:
