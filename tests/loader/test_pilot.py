@@ -340,10 +340,7 @@ def may_go_home(host: Steered, *said: Any) -> Pilot:
 
 
 def test_it_goes_without_workers_only_from_one_epoch_to_the_next_and_of_a_loader_that_it_knows(host: Steered) -> None:
-    pilot = may_go_home(host, Move(Plan(0), Reason("tune.reason_measuring", {})))
-    iterated = Iterated(pilot.plan)
-    iterated.train(pilot, 20)
-    assert iterated.changes == []
+    pilot = may_go_home(host, MEASURING)
     for epochs in range(1, READ_EPOCHS + 1):
         pilot.begin_epoch(Known(epochs=epochs))  # type: ignore[arg-type]  # what is asked of it
         assert pilot.plan == Plan(2)
@@ -358,6 +355,21 @@ def test_it_goes_without_workers_only_from_one_epoch_to_the_next_and_of_a_loader
     assert pilot.plan == Plan(2)
     (moved,) = host.events(Moved)
     assert (moved.plan, moved.kept) == (Plan(0), False)
+
+
+def test_the_way_back_to_no_workers_waits_for_the_next_epoch_and_nothing_is_judged_until_then(host: Steered) -> None:
+    back = Move(Plan(0), Reason("tune.reason_back", {"workers": 0, "prefetch": 2}))
+    pilot = may_go_home(host, MEASURING, back, Move(Plan(5), Reason("tune.reason_measuring", {})))
+    pilot._controller.epoch_ended = lambda: MEASURING  # type: ignore[method-assign]  # as above
+    iterated = Iterated(pilot.plan)
+    iterated.train(pilot, 60)
+    assert iterated.changes == []
+    assert len(pilot._controller.seen) == 2  # type: ignore[union-attr]  # of a Scripted
+    pilot.begin_epoch(Known())  # type: ignore[arg-type]  # what is asked of it
+    assert pilot.plan == Plan(0)
+    iterated.plan = Plan(0)
+    iterated.train(pilot, 20)
+    assert iterated.changes == [Plan(5)]
 
 
 def test_what_was_refused_is_not_tried_and_the_controller_knows(host: Steered) -> None:

@@ -132,6 +132,7 @@ class Pilot:
         self.no_home = ""
         """Why the batches are not made in this process; empty while that is open, and where it was never asked for."""
         self._home: weakref.ref[Home] | None = None
+        self._next: policy.Move | None = None  # back to no workers, when the next epoch begins
         trusted = match is not None and match.measured_here
         self._controller = self._first_controller(match if trusted else None)
         cuda = StallMeter.usable()
@@ -221,7 +222,7 @@ class Pilot:
         """An epoch is about to begin of a loader whose batches may be made in this process: the moment to go there."""
         if home.refused:
             self.leave_home(home.refused)
-        elif self.plan.num_workers == 0 and self._home is not None and self._home() is not home:
+        elif (self.plan.num_workers == 0 or self._next) and self._home is not None and self._home() is not home:
             self.leave_home(say("loader.home_built_anew"))
         elif self.plan.num_workers and home.epochs > READ_EPOCHS and self._bounds.zero_allowed and not self._lost:
             self._perhaps_go_home()
@@ -233,7 +234,7 @@ class Pilot:
         if isinstance(self._controller, Search):
             return  # goes through its grid in mid-epoch
         if agreement.decides:
-            decision = self._controller.epoch_ended()
+            decision, self._next = self._next or self._controller.epoch_ended(), None
             plan = decision.plan if isinstance(decision, policy.Move) else None
             if isinstance(decision, policy.Move):
                 self._journal.moved(decision)
@@ -251,6 +252,7 @@ class Pilot:
 
     def leave_home(self, reason: str) -> None:
         """Batches may not be made in this process after all: back to the last workers that there were, for good."""
+        self._next = None
         if self._bounds.zero_allowed:
             self.no_home = say("loader.home_refused", reason=reason)
             self._journal.refused(Plan(0), self.no_home)
@@ -378,7 +380,8 @@ class Pilot:
         if not self.refused:
             bounds = self._session.cores.bounds(self._bounds, self.asked, self._use)
             self._bound(within(bounds, allowed, iterator.memory_room()), short=allowed is not None)
-        self._carry_out(self._controller.observe(window), window, iterator)
+        if self._next is None:
+            self._carry_out(self._controller.observe(window), window, iterator)
 
     def _bound(self, bounds: Bounds, *, short: bool) -> None:
         """What may be chosen from now on.
@@ -423,7 +426,11 @@ class Pilot:
         self._remember_before()
         self._report_judged()
         if isinstance(decision, policy.Move):
-            if self._change(decision.plan, iterator):
+            if decision.plan.num_workers == 0 and self._bounds.zero_allowed and self.asked.num_workers:
+                self._next = (
+                    decision  # when the next epoch begins; what is measured until then is of no plan that is wanted
+                )
+            elif self._change(decision.plan, iterator):
                 self._journal.moved(decision)
                 self._session.agreement.announce(self.loader, decision.plan)
         elif isinstance(decision, policy.Settled):
