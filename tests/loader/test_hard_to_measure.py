@@ -72,7 +72,7 @@ def settled(loop: Loop, *, batches: int, epochs: int = 400) -> int:
     """Epochs until the search is over."""
     for number in range(1, epochs + 1):
         loop.epoch(batches)
-        if loop.pilot._settled:
+        if loop.pilot._reports.has_settled:
             return number
     raise AssertionError(f"not settled after {epochs} epochs: {loop.changes}")
 
@@ -121,7 +121,7 @@ def test_a_pause_is_not_read_as_a_slow_step(host: Steered, pause_s: float, step_
     """An evaluation in the middle of every epoch, a checkpoint before its end, from the first epoch on."""
     paused = loop(host, Clock(), step_s=step_s, fetch_s=0.15)
     pauses = {40: pause_s, 90: pause_s}
-    while not paused.pilot._settled:
+    while not paused.pilot._reports.has_settled:
         paused.epoch(100, pauses=pauses)
     chosen, moves = paused.plan, len(paused.changes)
     for _ in range(20):

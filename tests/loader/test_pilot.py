@@ -16,9 +16,10 @@ import keepfed.loader.pilot as pilots
 from keepfed.errors import LoaderError
 from keepfed.events import Ended, LoaderSeen, Moved, Settled, Window
 from keepfed.host.facts import read_host
+from keepfed.loader.ceiling import ceiling
 from keepfed.loader.home import READ_EPOCHS
-from keepfed.loader.pilot import PATIENCE_WINDOWS, Pilot, ceiling
-from keepfed.loader.ranks import Agreement, Waits
+from keepfed.loader.pilot import Pilot
+from keepfed.loader.ranks import PATIENCE_WINDOWS, Agreement, Waits
 from keepfed.plan import LoaderId, Plan
 from keepfed.policy.controller import Hold, JudgedMove, Move, Reason
 from keepfed.policy.controller import Settled as Verdict

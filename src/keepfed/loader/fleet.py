@@ -15,13 +15,14 @@ from typing import Any
 from keepfed.errors import UsageError
 from keepfed.events import LoaderSeen
 from keepfed.loader import torch_seam
+from keepfed.loader.ceiling import ceiling
 from keepfed.loader.fallback import tell_once, why_torch
 from keepfed.loader.fixed import adopt_tally, fixed_iterator, left_to_torch
 from keepfed.loader.held import why_held
 from keepfed.loader.home import why_not_home
 from keepfed.loader.homing import HomingIter
 from keepfed.loader.identity import identify
-from keepfed.loader.pilot import Pilot, ceiling, iterator_with
+from keepfed.loader.pilot import Pilot, iterator_with
 from keepfed.loader.readahead import raised_by_sampler
 from keepfed.loader.requests import requests_of
 from keepfed.loader.session import Session

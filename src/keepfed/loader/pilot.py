@@ -17,15 +17,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keepfed.errors import LoaderError
-from keepfed.events import Ended, LoaderSeen, Moved, Settled, Window
 from keepfed.host.busy import BusyMeter
-from keepfed.host.facts import HostFacts
-from keepfed.loader.cores import most_workers
+from keepfed.loader.ceiling import Renewal, ceiling, nothing_but, within
 from keepfed.loader.epoch import EpochIter, iterator_kind
 from keepfed.loader.home import READ_EPOCHS, Home
-from keepfed.loader.journal import Journal
 from keepfed.loader.phases import Parts, PhaseSums
-from keepfed.loader.ranks import Waits
+from keepfed.loader.reports import Reports
 from keepfed.loader.session import Session
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stall import StallMeter
@@ -37,8 +34,6 @@ from keepfed.loader.trial import Trial
 from keepfed.plan import LoaderId, Plan
 from keepfed.policy import controller as policy
 from keepfed.policy.controller import Controller, Decision
-from keepfed.policy.cost import Bounds
-from keepfed.policy.governor import RESERVE_SHARE, Rung
 from keepfed.policy.search import Search
 from keepfed.policy.window import Observation, WindowBuilder
 from keepfed.profile import Match
@@ -48,54 +43,8 @@ if TYPE_CHECKING:
     from keepfed.loader.homing import Kept
 
 logger = logging.getLogger("keepfed")
-PATIENCE_WINDOWS = 3
-"""Windows for which the deciding rank waits for the others' word; a rank without this loader never gives it."""
 WARM_BATCHES = 3
 """Batches after which a new worker counts as warm: the first ones fill its caches and map its memory."""
-AGAIN_WINDOWS = 4
-"""Windows with enough memory after which more is tried again; twice as many each time that it was tried."""
-MAX_PREFETCH = 8
-RESERVED = 1 - RESERVE_SHARE
-"""Of a memory limit that the program gave: above, the governor takes back what is planned."""
-_UNKNOWN_MEMORY_BYTES = 4 << 30
-
-
-def ceiling(facts: HostFacts, asked: Plan, limit_bytes: int | None = None) -> Bounds:
-    """What a loader that asks for `asked` may use on this host, and of it so much memory."""
-    cores = facts.cores.value or 1.0
-    workers = most_workers(asked.num_workers, cores)
-    memory = (facts.memory_available_bytes or _UNKNOWN_MEMORY_BYTES) / max(1, facts.ranks.count)
-    memory = 0.8 * memory if limit_bytes is None else min(0.8 * memory, RESERVED * limit_bytes)
-    outstanding = max(workers * 4, asked.num_workers * asked.prefetch_factor)
-    return Bounds(
-        0 if asked.num_workers == 0 else 1,
-        workers,
-        cores,
-        memory,
-        max_prefetch=max(MAX_PREFETCH, asked.prefetch_factor),
-        max_outstanding=outstanding,
-    )
-
-
-def within(bounds: Bounds, allowed: Rung | None, room_bytes: int | None) -> Bounds:
-    """These bounds, while memory allows no more than this, and so many bytes."""
-    if room_bytes is not None:
-        bounds = replace(bounds, memory_bytes=min(bounds.memory_bytes, room_bytes))
-    if allowed is None:
-        return bounds
-    workers = max(bounds.min_workers, min(bounds.max_workers, allowed.workers))
-    prefetch = min(bounds.max_prefetch, max(1, allowed.batches // max(1, workers)))
-    return replace(bounds, max_workers=workers, max_prefetch=prefetch)
-
-
-def _only(asked: Plan, facts: HostFacts) -> Bounds:
-    """No plan but this one."""
-    return replace(
-        ceiling(facts, asked),
-        min_workers=asked.num_workers,
-        max_workers=asked.num_workers,
-        max_prefetch=asked.prefetch_factor,
-    )
 
 
 class Pilot:
@@ -121,7 +70,7 @@ class Pilot:
         self.shelf = Shelf()
         self.asked = asked
         self._session = session
-        self._bounds = _only(asked, session.facts) if held else ceiling(session.facts, asked, memory_limit_bytes)
+        self._bounds = nothing_but(asked, session.facts) if held else ceiling(session.facts, asked, memory_limit_bytes)
         if may_go_home and not held:
             self._bounds = replace(self._bounds, min_workers=0, zero_allowed=True)
         self._use = session.cores.join()
@@ -144,12 +93,9 @@ class Pilot:
         self._delivered = 0  # batches of this epoch
         self._unheard = 0
         self._batch_bytes = 0.0
-        self._began_s = time.monotonic()
-        self._before: tuple[float, float] | None = None
-        self._announced = 0
-        self._settled = self._lost = self._surveyed = False
+        self._lost = self._surveyed = False
         self._survey: Survey | None = None
-        self._again_in = self._renewals = 0
+        self._renewal = Renewal()
         self._held, self.tally.held = bool(held), held
         self.refused = held
         """Why the worker count stays what the program asks for; empty while it may be changed."""
@@ -159,7 +105,18 @@ class Pilot:
         """Crews that stay from one epoch to the next, since batches were made here."""
         self._busy = BusyMeter(session.facts.cores_pool)
         session.agreement.announce(loader, self.plan)
-        self._seen(batch_size, "program" if match is None else "plan" if trusted else "first-guess", match)
+        source = "program" if match is None else "plan" if trusted else "first-guess"
+        self._begin_reports(batch_size, source if session.agreement.decides else "rank", match)
+
+    def _begin_reports(self, batch_size: int | None, source: str, match: Match | None) -> None:
+        self._reports = Reports(self.loader, self.asked, self._session, self.plan, source)
+        self.tally.journal = self._journal = self._reports.journal
+        if self.refused:
+            self._journal.held(self.asked, self.refused)
+        note = self.refused or say("loader.own_draws" if self.asked.num_workers else "loader.zero_checking")
+        if match is not None and match.note:
+            note = f"{match.note}; {note}"
+        self._reports.seen(batch_size, self.plan, source, note)
 
     def _first_controller(self, trusted: Match | None) -> Controller | Search:
         """One that only follows changes of load where the plan was settled on this host, else one that explores."""
@@ -172,18 +129,6 @@ class Pilot:
         evidence = trusted.entry.evidence
         waits = evidence.after.wait_share if evidence is not None else 0.0
         return Controller(self.plan, self._bounds, mode="follow", wait_share=waits)
-
-    def _seen(self, batch_size: int | None, source: str, match: Any) -> None:
-        source = source if self._session.agreement.decides else "rank"
-        self.tally.journal = self._journal = Journal(self.loader, self.plan, source)
-        if self.refused:
-            self._journal.held(self.asked, self.refused)
-        note = self.refused or say("loader.own_draws" if self.asked.num_workers else "loader.zero_checking")
-        if match is not None and match.note:
-            note = f"{match.note}; {note}"
-        self._session.emit(
-            LoaderSeen(self.loader, batch_size, self.asked, self.plan, source, handled=True, reason="", note=note)
-        )
 
     # ---- what the iterators need ------------------------------------------------------------------------------------
 
@@ -206,15 +151,14 @@ class Pilot:
         self._refuse(reason)
         self._begin_plan()
         if tried.num_workers:
-            why = self._stays()
-            self._session.emit(Moved(self.loader, tried, 0.0, 0.0, kept=False, reason=why))
+            self._reports.given_up(tried, self._stays())
             self._session.agreement.announce(self.loader, self.plan)
 
     def _refuse(self, reason: str) -> None:
         self.refused = self.tally.held = reason
         self._journal.held(self.asked, reason)
-        bounds = _only(self.asked, self._session.facts)
-        self._controller, self._announced = Controller(self.asked, bounds), 0
+        bounds = nothing_but(self.asked, self._session.facts)
+        self._controller = Controller(self.asked, bounds)
 
     # ---- without workers, where the program asked for some -----------------------------------------------------------
 
@@ -264,7 +208,7 @@ class Pilot:
         if self.plan.num_workers == 0 and self.asked.num_workers:
             tried = self.plan
             self._in_force(self.crewed)
-            self._session.emit(Moved(self.loader, tried, 0.0, 0.0, kept=False, reason=self.no_home))
+            self._reports.given_up(tried, self.no_home)
             if self._session.agreement.decides:
                 self._session.agreement.announce(self.loader, self.plan)
 
@@ -353,25 +297,18 @@ class Pilot:
         self._journal.measured()
         there = len(iterator.active_workers())
         allowed = iterator.memory_allowed()
-        if (
-            0 < there < window.plan.num_workers and not self._held and allowed is None
-        ):  # processes that could not be had
+        if 0 < there < window.plan.num_workers and not self._held and allowed is None:  # no more processes to be had
             window = replace(window, plan=replace(window.plan, num_workers=there))
         agreement = self._session.agreement
-        if agreement.decides:
-            heard = self._with_others(window)
-            if heard is None:
-                return
-            window = heard
-        else:
-            agreement.report(self.loader, window.plan, _waits(window))
+        heard = agreement.exchange(self.loader, window, self._unheard)
+        self._unheard = self._unheard + 1 if heard is None else 0
+        if heard is None:
+            return
+        window = heard
         self._use.measured(window.fetch_cpu_s / window.elapsed_s)
-        memory = int(window.worker_bytes * window.plan.num_workers) + iterator.transport_bytes()
-        times = (window.batches, window.elapsed_s, window.wait_s, window.stall_s)
-        fetches = (window.fetch_s, window.fetch_cpu_s)
-        self._session.emit(Window(self.loader, window.plan, *times, memory, *fetches))
+        self._reports.window(window, iterator.transport_bytes())
         if self._tunes and window.all_warm and window.fetched:
-            self._session.emit(self._phases.breakdown(self.loader, window, pids_of(iterator)))
+            self._reports.emit(self._phases.breakdown(self.loader, window, pids_of(iterator)))
         if iterator.refused() and not self.refused:
             self._refuse(iterator.refused())
         if not agreement.decides:
@@ -379,38 +316,12 @@ class Pilot:
             return
         if not self.refused:
             bounds = self._session.cores.bounds(self._bounds, self.asked, self._use)
-            self._bound(within(bounds, allowed, iterator.memory_room()), short=allowed is not None)
+            bounds = within(bounds, allowed, iterator.memory_room())
+            if self._renewal.due(short=allowed is not None):
+                self._controller = Controller(self.plan, bounds)
+            self._controller.bounds = bounds
         if self._next is None:
             self._carry_out(self._controller.observe(window), window, iterator)
-
-    def _bound(self, bounds: Bounds, *, short: bool) -> None:
-        """What may be chosen from now on.
-
-        When memory is there again the search begins anew, since nothing else would tell it so: later each time, or the two
-        of them could go on for ever, one adding workers and the other taking them away.
-        """
-        if short:
-            self._again_in = AGAIN_WINDOWS << self._renewals
-        elif self._again_in:
-            self._again_in -= 1
-            if self._again_in == 0:
-                self._renewals += 1
-                self._controller, self._announced = Controller(self.plan, bounds), 0
-        self._controller.bounds = bounds
-
-    def _with_others(self, window: Observation) -> Observation | None:
-        """This window as the rank saw it that waited most; None while the others have not measured this plan yet."""
-        agreement = self._session.agreement
-        if not agreement.others:
-            return window
-        reported = agreement.reported(self.loader, window.plan)
-        if len(reported) < agreement.others and self._unheard < PATIENCE_WINDOWS:
-            self._unheard += 1
-            return None
-        self._unheard = 0
-        most = max([_waits(window), *reported], key=lambda waits: waits.lost)
-        stall_s = None if most.stall_share is None else most.stall_share * window.elapsed_s
-        return replace(window, wait_s=most.wait_share * window.elapsed_s, stall_s=stall_s)
 
     def _follow(self, iterator: Any) -> None:
         agreed = self._session.agreement.announced(self.loader)
@@ -423,13 +334,10 @@ class Pilot:
             self._change(agreed, iterator)
 
     def _carry_out(self, decision: Decision, window: Observation, iterator: Any) -> None:
-        self._remember_before()
-        self._report_judged()
+        self._reports.judged(self._controller)
         if isinstance(decision, policy.Move):
             if decision.plan.num_workers == 0 and self._bounds.zero_allowed and self.asked.num_workers:
-                self._next = (
-                    decision  # when the next epoch begins; what is measured until then is of no plan that is wanted
-                )
+                self._next = decision  # when the next epoch begins; until then no plan is in force that is wanted
             elif self._change(decision.plan, iterator):
                 self._journal.moved(decision)
                 self._session.agreement.announce(self.loader, decision.plan)
@@ -454,50 +362,10 @@ class Pilot:
         self._windows.changed(self.plan)
         self._phases.start_over()
 
-    def _remember_before(self) -> None:
-        start = self._controller.estimate(self.asked)
-        if start is not None and not self._settled:
-            self._before = start.batches_per_s, start.starve_share
-
-    def _report_judged(self) -> None:
-        fresh = self._controller.judged - self._announced
-        for move in list(self._controller.log)[-fresh:] if fresh else ():
-            self._journal.judged(move)
-            self._session.emit(
-                Moved(
-                    self.loader,
-                    move.plan,
-                    move.batches_per_s,
-                    move.wait_share,
-                    move.kept,
-                    say(move.reason.key, **move.reason.facts),
-                    move.predicted_batches_per_s,
-                )
-            )
-        self._announced = self._controller.judged
-
     def _report_settled(self, decision: policy.Settled, window: Observation, iterator: Any) -> None:
-        self._settled = True
-        if not self.refused:
-            self._journal.settled(decision)
-        now = self._controller.estimate(decision.plan)
-        rate, share = (now.batches_per_s, now.starve_share) if now is not None else (0.0, 0.0)
-        before_rate, before_share = self._before or (rate, share)
-        settled = Settled(
-            self.loader,
-            decision.plan,
-            rate,
-            share,
-            self.asked,
-            before_rate,
-            before_share,
-            decision.limited_by,
-            self._reason(decision),
-            now.stall_share if now is not None else None,
-            time.monotonic() - self._began_s,
-        )
+        settled = self._reports.settled(decision, self._controller, self._stays() if self.refused else "")
         if self._surveyed or not self._tunes:
-            self._session.emit(settled)
+            self._reports.emit(settled)
             return
         self._surveyed, self._survey = True, Survey(settled, window, self._bounds)
         goes_on = False
@@ -518,12 +386,9 @@ class Pilot:
         survey, self._survey = self._survey, None
         if survey is not None:
             for event in survey.events():
-                self._session.emit(event)
+                self._reports.emit(event)
             self._windows.changed(self.plan)
             self._phases.start_over()
-
-    def _reason(self, decision: policy.Settled) -> str:
-        return self._stays() if self.refused else say(decision.reason.key, **decision.reason.facts)
 
     def _stays(self) -> str:
         return say("loader.stays", workers=self.asked.num_workers, reason=self.refused)
@@ -539,14 +404,7 @@ class Pilot:
     def ended(self) -> None:
         """The process ends."""
         self._end_survey()
-        if self.tally.batches:
-            stats = self.tally.snapshot()
-            self._session.emit(Ended(self.loader, self.plan, stats.batches, stats.elapsed_s, stats.wait_s))
-
-
-def _waits(window: Observation) -> Waits:
-    stall = None if window.stall_s is None else window.stall_s / window.elapsed_s
-    return Waits(min(1.0, window.wait_s / window.elapsed_s), stall)
+        self._reports.ended(self.plan, self.tally)
 
 
 def iterator_with(pilot: Pilot, loader: Any) -> EpochIter:

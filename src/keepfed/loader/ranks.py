@@ -20,11 +20,15 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from keepfed.plan import LoaderId, Plan
+from keepfed.policy.window import Observation
+
+PATIENCE_WINDOWS = 3
+"""Windows for which the deciding rank waits for the others' word; a rank without this loader never gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,12 @@ class Waits:
     def lost(self) -> float:
         """What counts: the GPU's idling where it is known, else the wait."""
         return self.wait_share if self.stall_share is None else self.stall_share
+
+
+def waits_of(window: Observation) -> Waits:
+    """How this rank waited in a window."""
+    stall = None if window.stall_s is None else window.stall_s / window.elapsed_s
+    return Waits(min(1.0, window.wait_s / window.elapsed_s), stall)
 
 
 class Agreement:
@@ -81,6 +91,22 @@ class Agreement:
                 if _plan(said) == plan and 0 <= waits.wait_share <= 1:
                     found.append(waits)
         return found
+
+    def exchange(self, loader: LoaderId, window: Observation, unheard: int) -> Observation | None:
+        """This window as it is to be judged: by the rank that waited most. `unheard`: windows that were held back before.
+
+        None while the others have not measured its plan yet. A rank that does not decide leaves its word and judges as it is.
+        """
+        if not self.decides:
+            self.report(loader, window.plan, waits_of(window))
+        if not self.decides or not self.others:
+            return window
+        reported = self.reported(loader, window.plan)
+        if len(reported) < self.others and unheard < PATIENCE_WINDOWS:
+            return None
+        most = max([waits_of(window), *reported], key=lambda waits: waits.lost)
+        stall_s = None if most.stall_share is None else most.stall_share * window.elapsed_s
+        return replace(window, wait_s=most.wait_share * window.elapsed_s, stall_s=stall_s)
 
     def _write(self, name: str, said: dict[str, Any]) -> None:
         if self._folder is None:
