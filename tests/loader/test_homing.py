@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +35,7 @@ from keepfed.policy import order
 from keepfed.policy.controller import Decision, Hold, Move, Reason
 from keepfed.profile import HostProfile, LoaderProfile, Profile, write_profile
 from tests.loader.interrupting import Interrupter
-from tests.loader.steered import Plain, Steered, steered
+from tests.loader.steered import Plain, Steered, indices, steered
 
 HOLD = Hold(Reason("tune.reason_measuring", {}))
 GO_HOME = Move(Plan(0), Reason("tune.reason_fewer", {}))
@@ -409,6 +410,43 @@ def test_a_second_iterator_at_the_same_time_has_workers_and_so_has_the_first_fro
     pairs = list(zip(one, other, strict=False))
     assert first_difference([*first, *(pair[0] for pair in pairs)], [*(pair[1] for pair in pairs), next(other)]) is None
     assert workers_of(host, loader) == 2
+
+
+def test_a_loader_that_is_read_in_another_thread_leaves_the_programs_random_numbers_alone(host: Steered) -> None:
+    loader, _ = at_home(host, Telling(40))
+    iterator = begun(host, loader)
+    batches = [next(iterator)]
+    made_here()
+    reader = threading.Thread(target=lambda: batches.extend(iterator))
+    reader.start()
+    reader.join()
+    assert indices(batches) == list(range(40))
+    assert (made_here(), workers_of(host, loader)) == ([], 2)
+
+
+def test_an_iterator_whose_loader_was_replaced_in_its_epoch_goes_back_to_workers_with_it(host: Steered) -> None:
+    dataset = Plain(40)
+    loader, _ = at_home(host, dataset)
+    iterator = begun(host, loader)
+    batches, pilot = [next(iterator)], host.pilot(loader)
+    del loader
+    gc.collect()
+    loader = auto(dataset)
+    assert len(epochs(host, loader, 1)[0]) == 10
+    assert host.pilot(loader) is pilot
+    batches.append(next(iterator))
+    assert iterator.working_crew.plan.num_workers == 2
+    assert indices([*batches, *iterator]) == list(range(40))
+
+
+def test_a_kept_zygote_ends_with_the_epoch_in_which_steering_was_ended(host: Steered) -> None:
+    loader, _ = at_home(host, Plain(40))
+    iterator = begun(host, loader)
+    next(iterator)
+    host.fleet.close()
+    assert len(list(iterator)) == 9
+    assert not iterator.working_crew.shut_down.alive
+    assert not own_of(loader).kept.usable()
 
 
 def test_a_loader_that_is_built_anew_goes_back_to_workers(host: Steered) -> None:

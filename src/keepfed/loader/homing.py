@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class Kept:
     def __init__(self, crew: Crew) -> None:
         self.crew = crew
         self.user: weakref.ref[HomingIter] | None = None
+        self._over = False
 
     def busy(self) -> bool:
         """Whether an iterator is in the middle of its epoch with it."""
@@ -46,13 +48,21 @@ class Kept:
         return user is not None and not user._shutdown
 
     def let_go(self) -> None:
-        """Nobody will begin another epoch with it."""
+        """Nobody will begin another epoch with it: it ends now, or with the epoch that an iterator is in."""
+        self._over = True
         if not self.busy():
             self.crew.shut_down()
 
+    def epoch_ended(self) -> None:
+        """Its iterator needs no more workers."""
+        if self._over:
+            self.crew.shut_down()
+        else:
+            self.crew.dismiss()
+
     def usable(self) -> bool:
         """Whether it still has something to fork workers from."""
-        return self.crew.shut_down.alive and not self.crew.roster.pool().barren()
+        return not self._over and self.crew.shut_down.alive and not self.crew.roster.pool().barren()
 
 
 class HomingIter(EpochIter):
@@ -61,7 +71,8 @@ class HomingIter(EpochIter):
     def __init__(self, loader: Any, pilot: Pilot) -> None:
         """Begin an epoch, with the workers that the pilot wants, or without."""
         self._pilot = pilot
-        self._keeps = self._stranded = False
+        self._kept: Kept | None = None
+        self._stranded = False
         self._prepare(loader)
         super().__init__(loader, pilot.terms(), pilot.tally, shelf=pilot.shelf, listener=pilot)
 
@@ -73,7 +84,7 @@ class HomingIter(EpochIter):
     def _crew_for(self, loader: Any, terms: Terms, tally: Tally, shelf: Shelf, listener: Listener | None) -> Crew:
         if not terms.persistent and (kept := self._kept_for(loader)) is not None:
             kept.user = weakref.ref(self)
-            self._keeps = True
+            self._kept = kept
             return kept.crew
         self._home.begin_proof()
         return super()._crew_for(loader, with_one_at_least(terms), tally, shelf, listener)
@@ -96,11 +107,10 @@ class HomingIter(EpochIter):
         plan = self._pilot.plan
         if plan.num_workers == 0:
             self._crew.home = self._home
-            if not (self._persistent_workers or self._keeps):
-                kept = own_of(loader).kept = Kept(self._crew)
-                kept.user = weakref.ref(self)
-                self._pilot.kept.add(kept)
-                self._keeps = True
+            if not self._persistent_workers and self._kept is None:
+                self._kept = own_of(loader).kept = Kept(self._crew)
+                self._kept.user = weakref.ref(self)
+                self._pilot.kept.add(self._kept)
             if not self._home.passed:
                 plan = Plan(1, plan.prefetch_factor)
         # A crew that is kept stands for one that is made for each epoch: its batches have the same seeds.
@@ -113,18 +123,22 @@ class HomingIter(EpochIter):
         super()._reset(loader, first_iter)
 
     def _next_data(self) -> Any:
-        if self._keeps and self._shutdown:
+        if self._kept is not None and self._shutdown:
             raise StopIteration  # the crew may be another iterator's by now
-        if self._crew.home is not None and self._pilot.plan.num_workers == 0:
+        if self._crew.home is not None and 0 in (self._pilot.plan.num_workers, self._crew.plan.num_workers):
             self._own()
             self._mind_home()
         return super()._next_data()
 
     def _mind_home(self) -> None:
         """Go there once it is proven, and leave when it may not be. Every step may be repeated."""
+        if threading.get_ident() != threading.main_thread().ident:  # which meanwhile might draw from a batch's seed
+            self._home.refuse(say("loader.home_thread"))
         if self._crew.plan.num_workers == 0:
             self._home.look()
-        if self._home.refused and not self._stranded:
+        # The pilot may have left for another loader of the same line, while this one was in the middle of its epoch.
+        left = bool(self._home.refused) or self._pilot.plan.num_workers > 0
+        if left and not self._stranded:
             self._leave()
         elif self._home.passed and self._crew.plan.num_workers:
             self._pilot.arrived_home()
@@ -145,12 +159,12 @@ class HomingIter(EpochIter):
 
     def _shutdown_workers(self) -> None:
         """End the workers; of a crew that is kept its zygote stays. In a forked child nothing is ended."""
-        if not self._keeps:
+        if self._kept is None:
             super()._shutdown_workers()
         elif not self._shutdown:
             self._shutdown = True
             if os.getpid() == self._owner_pid:
-                self._crew.dismiss()
+                self._kept.epoch_ended()
 
 
 def with_one_at_least(terms: Terms) -> Terms:
