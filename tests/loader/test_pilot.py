@@ -206,6 +206,7 @@ def test_while_memory_allows_less_the_controller_stays_within_that_and_then_look
     iterated.allowed = Rung(2, 2)
     iterated.train(pilot, 200)
     assert pilot.plan == iterated.plan == Plan(2, 1)
+    assert host.events(Settled)[-1].limited_by == "memory"
     iterated.allowed = None
     iterated.train(pilot, 200)
     assert pilot.plan.num_workers >= 4

@@ -111,6 +111,12 @@ def test_a_ceiling_of_workers_is_named() -> None:
     assert controller.plan == Plan(2)
 
 
+def test_a_ceiling_of_workers_that_is_one_of_memory_is_called_so() -> None:
+    bounds = replace(bounds_of(TWENTY_MS, most=2), short_of_memory=True)
+    run, _ = settle(TWENTY_MS, Plan(1), bounds=bounds)
+    assert run.settled[0][1].limited_by == "memory"
+
+
 def test_memory_that_has_no_room_for_more_workers_is_named() -> None:
     world = replace(TWENTY_MS, memory_bytes=3.5e8)
     run, controller = settle(world, Plan(1))

@@ -45,7 +45,7 @@ def within(bounds: Bounds, allowed: Rung | None, room_bytes: int | None) -> Boun
         return bounds
     workers = max(bounds.min_workers, min(bounds.max_workers, allowed.workers))
     prefetch = min(bounds.max_prefetch, max(1, allowed.batches // max(1, workers)))
-    return replace(bounds, max_workers=workers, max_prefetch=prefetch)
+    return replace(bounds, max_workers=workers, max_prefetch=prefetch, short_of_memory=workers < bounds.max_workers)
 
 
 def nothing_but(asked: Plan, facts: HostFacts) -> Bounds:

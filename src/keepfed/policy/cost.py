@@ -53,6 +53,9 @@ class Bounds:
     zero_allowed: bool = False
     """Whether loading in the training process itself may be chosen for a program that did not ask for it."""
 
+    short_of_memory: bool = False
+    """Whether `max_workers` and `max_prefetch` are what memory has room for at present, and not what was allowed."""
+
     def __post_init__(self) -> None:
         if not 0 <= self.min_workers <= self.max_workers:
             raise ValueError(

@@ -255,7 +255,7 @@ class Outlook:
             return ("cores", "limit_cores") if contended else ("unknown", "limit_unknown")
         wider = replace(now.plan, num_workers=now.plan.num_workers + 1)
         if bounds.clamp(wider).num_workers == now.plan.num_workers:
-            return "workers", "limit_workers"
+            return ("memory", "limit_memory") if bounds.short_of_memory else ("workers", "limit_workers")
         if fit(wider, bounds, now.batch_bytes, now.worker_bytes).num_workers <= now.plan.num_workers:
             return "memory", "limit_memory"
         return "unknown", "limit_unknown"
