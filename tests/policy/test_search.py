@@ -150,3 +150,16 @@ def test_in_worlds_that_nobody_chose_it_stays_in_bounds_settles_and_is_near_the_
     ((_, settled),) = run.settled
     assert settled.plan == search.plan
     assert not ANEW or share_of_best(case.world, settled.plan, case.plans()) >= 0.9
+
+
+@pytest.mark.parametrize("start", [Plan(1), Plan(4)])
+def test_where_memory_leaves_no_plan_of_the_grid_the_nearest_that_there_can_be_is_settled_on(start: Plan) -> None:
+    search, plan = Search(start, Bounds(1, 8, 8.0, memory_bytes=5e8)), start
+    for second in range(20):
+        window = Observation(plan, float(second), 100, 1.0, 0.3, fetched=100, batch_bytes=1e6, worker_bytes=1e9)
+        decision = search.observe(window)
+        plan = decision.plan if isinstance(decision, Move) else plan
+        if isinstance(decision, Settled):
+            break
+    assert isinstance(decision, Settled)
+    assert decision.plan == plan == Plan(1, 1)

@@ -131,6 +131,8 @@ class Search:
                 self._predict(plan)
                 return self._go(plan)
             self._forget(plan)
+        if not self._race.plans():
+            return self._only_what_fits(window)
         self._lap, self._at = self._lap + 1, 0
         self._race.forget_a_cold_lap()
         if self._lap < FEWEST_LAPS or not (self._race.decided() or self._lap >= MOST_LAPS):
@@ -193,8 +195,10 @@ class Search:
         self.plan, self._settling = window.plan, True
         if self._chosen is None and self._order:
             return self._next(window)
-        if self._race.plans():
-            return self._choose()
+        return self._choose() if self._race.plans() else self._only_what_fits(window)
+
+    def _only_what_fits(self, window: Observation) -> Decision:
+        """No plan of the grid may be measured: the nearest one that memory leaves is the one to choose."""
         self._grid = self._order = [fit(self.plan, self._reachable(), window.batch_bytes, window.worker_bytes)]
         self._chosen, self._at = None, 0
         return hold("measuring") if self._order[0] == self.plan else self._go(self._order[0])
