@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import pickle
 import sys
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 import keepfed
 from keepfed.errors import UnreachableError, UsageError
 from keepfed.loader import fleet, pilot, seam
+from keepfed.loader.draws import states
 from keepfed.offline import program, trial
 from keepfed.offline.trial import Trial
 from keepfed.plan import Plan
@@ -83,6 +85,16 @@ def test_nothing_is_left_installed_and_the_loader_stays_usable() -> None:
     assert found.plan == found.before == Plan(0)
     assert seam.fleet() is None
     assert sum(len(batch) for batch in loader) == 64
+
+
+def test_a_program_draws_afterwards_what_it_would_have_drawn_without() -> None:
+    generator = torch.Generator().manual_seed(3)
+    loader = DataLoader(Broken(), batch_size=8, shuffle=True, generator=generator)
+    before, own = pickle.dumps(states()), generator.get_state()
+    with pytest.raises(ValueError, match="sample"):
+        keepfed.tune(loader)
+    assert pickle.dumps(states()) == before
+    assert torch.equal(generator.get_state(), own)
 
 
 @pytest.mark.usefixtures("short_windows")

@@ -9,6 +9,7 @@ program that step. Nothing is installed: the loader's iterators are made by a fl
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ from keepfed._site.hook import construction_site
 from keepfed.errors import UnreachableError, UsageError
 from keepfed.events import Event, Settled
 from keepfed.feed import RunConfig
+from keepfed.loader import draws
 from keepfed.loader.fleet import Fleet
 from keepfed.loader.gpu_iter import where_asked
 from keepfed.loader.session import Session
@@ -127,8 +129,9 @@ def tune(
     need. A dataset is read shuffled, in batches of `batch_size` (32) made by `collate_fn`; a DataLoader keeps its settings,
     and its workers are what is changed. `exhaustive` measures a grid of plans over and over instead of a few.
 
-    The dataset is read for real, in epochs that repeat, until the search has settled or `max_seconds` are over. Raises
-    UsageError for what cannot be tuned, UnreachableError when nothing could be measured, and whatever the dataset raises.
+    The dataset is read for real, in epochs that repeat, until the search has settled or `max_seconds` are over; how many
+    these are is a matter of time, so afterwards the random states of Python, NumPy, torch's CPU and the loader's generator
+    are what they were. Raises UsageError for what cannot be tuned, UnreachableError when nothing could be measured, and whatever the dataset raises.
     """
     if step is not None and step_s:
         raise UsageError(say("offline.two_steps"), next_step=say("offline.two_steps_next"))
@@ -140,8 +143,22 @@ def tune(
         site = construction_site(loader, sys._getframe(1), os.getcwd())
         object.__setattr__(loader, "_keepfed_site", site)
     bench = _Bench(RunConfig(mode="tune", search="exhaustive" if exhaustive else "online"))
-    bench.measure(loader, step or waiting_step(step_s), max_seconds, name)
+    with _random_states_kept(loader):
+        bench.measure(loader, step or waiting_step(step_s), max_seconds, name)
     return bench.result(alone=step is None and not step_s)
+
+
+@contextlib.contextmanager
+def _random_states_kept(loader: DataLoader[Any]) -> Iterator[None]:
+    """A program that draws after this draws what it would have drawn without it."""
+    before, generator = draws.states(), loader.generator
+    own = generator.get_state() if generator is not None else None
+    try:
+        yield
+    finally:
+        draws.restore(before)
+        if generator is not None:
+            generator.set_state(own)
 
 
 class _Listening(Session):
