@@ -159,6 +159,18 @@ def test_every_move_is_logged_with_what_was_predicted_and_what_was_measured() ->
     assert first.predicted_batches_per_s == pytest.approx(first.batches_per_s, rel=0.1)
 
 
+def test_fewer_workers_than_are_at_work_are_not_tried_for_idle_ones() -> None:
+    crowded, _ = settle(replace(DECODING, others=2), Plan(8))
+    queueing, _ = settle(World(wait_s=0.1, source=25, step_s=0.01), Plan(2))
+    first, _ = settle(TWENTY_MS, Plan(0), bounds=bounds_of(TWENTY_MS, fewest=0))
+    said = [decision.reason for run in (crowded, queueing, first) for decision in run.decisions]
+    keys = {reason.key.removeprefix("tune.reason_") for reason in said}
+    assert {"fewer_crowded", "fewer_queueing", "first"} <= keys
+    for reason in said:
+        if reason.key == "tune.reason_fewer":
+            assert float(str(reason.facts["busy"])) <= float(str(reason.facts["workers"])) + 0.05
+
+
 # ------------------------------------------------------------------------------------------------ by hand, window by window
 
 

@@ -229,15 +229,25 @@ class Controller:
         self._trial = _Trial(candidate.plan, candidate.aim, candidate.predicted, candidate.gain)
         self._predicted[candidate.plan] = candidate.predicted
         reason = why(
-            candidate.aim,
+            self._sentence(candidate, now),
             **counts(candidate.plan),
             before=now.plan.num_workers,
             prefetch_before=now.plan.prefetch_factor,
             wait_share=now.starve_share,
             busy=now.busy_workers,
+            computing=now.worker_cores(),
+            cores=self.bounds.cores,
             fetch_ms=1e3 * now.fetch_s,
         )
         return self._go(candidate.plan, reason)
+
+    def _sentence(self, candidate: Candidate, now: Estimate) -> str:
+        """Which sentence says why: fewer workers than are at work cannot be tried for idle ones."""
+        if now.plan.num_workers == 0:
+            return "first"
+        if candidate.aim != "fewer" or candidate.plan.num_workers >= now.busy_workers - 0.05:
+            return candidate.aim
+        return "fewer_crowded" if now.contended(self.bounds.cores) else "fewer_queueing"
 
     # ------------------------------------------------------------------------------------------------------ judging
 
@@ -266,7 +276,7 @@ class Controller:
             **counts(trial.plan),
             before=self._incumbent.num_workers,
             prefetch_before=self._incumbent.prefetch_factor,
-            change=verdict.ratio - 1,
+            change=round(verdict.ratio - 1, 3) + 0.0,  # no "-0.0%"
         )
         self.judged += 1
         self.log.append(
