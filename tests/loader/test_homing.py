@@ -449,6 +449,41 @@ def test_a_kept_zygote_ends_with_the_epoch_in_which_steering_was_ended(host: Ste
     assert not own_of(loader).kept.usable()
 
 
+def negated(samples: list[Any]) -> Any:
+    return [-values for values in default_collate(samples)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_collate_function_that_is_assigned_anew_is_used_from_the_next_epoch_on(host: Steered, workers: int) -> None:
+    loader, _ = at_home(host, Plain(40))
+    iterator = begun(host, loader)
+    batches = [next(iterator)]
+    host.pilot(loader)._change(Plan(workers), iterator)
+    loader.collate_fn = negated
+    assert indices([*batches, *iterator]) == list(range(40))
+    for found in epochs(host, loader, 2):
+        assert indices(found) == [-index for index in range(40)]
+
+
+def test_a_forked_child_of_the_program_has_workers_of_its_own(host: Steered, tmp_path: Path) -> None:
+    loader, _ = at_home(host, Plain(40))
+    child = os.fork()
+    if child == 0:
+        with steered(tmp_path) as own:
+            read = indices(epochs(own, loader, 1)[0]) == list(range(40))
+            os._exit(read and own.pilot(loader).tally.fallback == "" and workers_of(own, loader) == 2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+    assert indices(epochs(host, loader, 1)[0]) == list(range(40))
+    assert workers_of(host, loader) == 0
+
+
+def test_a_shallow_copy_of_a_loader_has_a_proof_of_its_own(host: Steered) -> None:
+    loader, _ = at_home(host, Plain(40))
+    other = copy.copy(loader)
+    assert own_of(other) is not own_of(loader)
+    assert own_of(loader).kept.usable()
+
+
 def test_a_loader_that_is_built_anew_goes_back_to_workers(host: Steered) -> None:
     dataset = Telling(16)
     loader, _ = at_home(host, dataset)

@@ -17,7 +17,9 @@ Whatever fails, it is over for good, for this loader's identity: workers are for
 
 from __future__ import annotations
 
+import os
 import time
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,9 +101,9 @@ class Home:
         self._rest_until_s = 0.0
         self._looking = self._unlooked = False
 
-    def is_of(self, loader: Any) -> bool:
-        """Whether these are its dataset and collate function still: the latter may be assigned anew."""
-        return self._roots[0] is loader.dataset and self._roots[1] is loader.collate_fn
+    def is_of(self, loader: Any, tally: Tally) -> bool:
+        """Whether these are its dataset and collate function still (the latter may be assigned anew), and its pilot's tally."""
+        return self._roots[0] is loader.dataset and self._roots[1] is loader.collate_fn and self._tally is tally
 
     @property
     def proving(self) -> bool:
@@ -232,10 +234,12 @@ class Own:
     """What is kept with a loader.
 
     In its `__dict__`: its collate function may be a method of an object that has the loader, and as the value of a weak
-    dictionary it would keep its own key. Copies and pickles of the loader have nothing of it.
+    dictionary it would keep its own key. Copies and pickles of the loader, and forked children, have nothing of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loader: Any = None) -> None:
+        self._loader = weakref.ref(loader) if loader is not None else None
+        self._pid = os.getpid()
         self.home: Home | None = None
         self.kept: Any = None
         """Its crew, once batches were made here (`homing.py`)."""
@@ -244,12 +248,16 @@ class Own:
         """Of another loader: nothing yet."""
         return Own, ()
 
+    def is_of(self, loader: Any) -> bool:
+        """Whether it is this object's, in this process; a shallow copy brings that of another."""
+        return self._loader is not None and self._loader() is loader and self._pid == os.getpid()
+
 
 def own_of(loader: Any) -> Own:
     """What is kept with this loader."""
     own: Own | None = vars(loader).get("_keepfed_own")
-    if own is None:
-        own = Own()
+    if own is None or not own.is_of(loader):
+        own = Own(loader)
         object.__setattr__(loader, "_keepfed_own", own)
     return own
 
@@ -257,6 +265,6 @@ def own_of(loader: Any) -> Own:
 def home_of(loader: Any, tally: Tally) -> Home:
     """The home of this loader; another one where its dataset or collate function is another."""
     own = own_of(loader)
-    if own.home is None or not own.home.is_of(loader):
+    if own.home is None or not own.home.is_of(loader, tally):
         own.home = Home(loader, tally)
     return own.home

@@ -7,8 +7,8 @@
 
 Once batches have been made here, no process is forked from this one for the loader any more, since the dataset may have
 left something here that cannot be seen: the zygote is kept for as long as the loader lives, also without
-`persistent_workers`, and each epoch's workers are forked from it. Only where the *program* has changed the dataset, its
-workers must have that: then the next epoch's are forked anew from here, unless the dataset holds an open file by now.
+`persistent_workers`, and each epoch's workers are forked from it. Only where the *program* has changed the dataset or the
+loader (its collate function), its workers must have that: then the next epoch's are forked anew from here, unless the dataset holds an open file by now.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from keepfed.errors import LoaderError
 from keepfed.loader.crew import Crew
 from keepfed.loader.epoch import EpochIter
-from keepfed.loader.home import home_of, own_of
+from keepfed.loader.home import Home, home_of, own_of
 from keepfed.loader.listener import Listener
 from keepfed.loader.shelf import Shelf
 from keepfed.loader.stats import Tally
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 class Kept:
     """The crew of a loader whose batches were made here, and the iterator that has it now."""
 
-    def __init__(self, crew: Crew) -> None:
-        self.crew = crew
+    def __init__(self, crew: Crew, home: Home) -> None:
+        self.crew, self.home = crew, home
         self.user: weakref.ref[HomingIter] | None = None
         self._over = False
 
@@ -64,6 +64,11 @@ class Kept:
         """Whether it still has something to fork workers from."""
         return not self._over and self.crew.shut_down.alive and not self.crew.roster.pool().barren()
 
+    def is_as(self, home: Home, terms: Terms) -> bool:
+        """Whether it would make the batches of this home, on these terms: a program may assign a loader's attributes."""
+        alike = dataclasses.replace(terms, plan=self.crew.terms.plan, traced=self.crew.terms.traced)
+        return home is self.home and alike == self.crew.terms
+
 
 class HomingIter(EpochIter):
     """What `iter(loader)` returns for a loader whose batches may be made in this process."""
@@ -82,14 +87,14 @@ class HomingIter(EpochIter):
         self._pilot.begin_epoch(self._home)
 
     def _crew_for(self, loader: Any, terms: Terms, tally: Tally, shelf: Shelf, listener: Listener | None) -> Crew:
-        if not terms.persistent and (kept := self._kept_for(loader)) is not None:
+        if not terms.persistent and (kept := self._kept_for(loader, terms)) is not None:
             kept.user = weakref.ref(self)
             self._kept = kept
             return kept.crew
         self._home.begin_proof()
         return super()._crew_for(loader, with_one_at_least(terms), tally, shelf, listener)
 
-    def _kept_for(self, loader: Any) -> Kept | None:
+    def _kept_for(self, loader: Any, terms: Terms) -> Kept | None:
         """What the workers of this epoch are to be forked from, if not from this process."""
         kept: Kept | None = own_of(loader).kept
         if kept is None or not kept.usable():
@@ -98,7 +103,7 @@ class HomingIter(EpochIter):
             self._home.refuse(say("loader.home_two_iterators"))
             self._pilot.leave_home(self._home.refused)
             return None
-        if self._home.stale and not self._home.holds_file():
+        if not kept.is_as(self._home, terms) or (self._home.stale and not self._home.holds_file()):
             own_of(loader).kept = None
             return None
         return kept
@@ -108,7 +113,7 @@ class HomingIter(EpochIter):
         if plan.num_workers == 0:
             self._crew.home = self._home
             if not self._persistent_workers and self._kept is None:
-                self._kept = own_of(loader).kept = Kept(self._crew)
+                self._kept = own_of(loader).kept = Kept(self._crew, self._home)
                 self._kept.user = weakref.ref(self)
                 self._pilot.kept.add(self._kept)
             if not self._home.passed:
