@@ -171,6 +171,16 @@ def test_fewer_workers_than_are_at_work_are_not_tried_for_idle_ones() -> None:
             assert float(str(reason.facts["busy"])) <= float(str(reason.facts["workers"])) + 0.05
 
 
+@pytest.mark.parametrize("seed", SEEDS[:3])
+def test_workers_that_nobody_waits_for_are_given_back_though_neighbours_come_and_go(seed: int) -> None:
+    """Throughput differs by half from window to window, the share of waiting does not."""
+    heavy = World(wait_s=0.03, cpu_s=0.0005, step_s=0.0, step_cpu_s=0.1, step_threads=2, others=0.5)
+    run, controller = settle(replace(heavy, visits=(13, 6, 2)), Plan(4), seed)
+    assert controller.plan == Plan(2)
+    assert len(run.plans) == 1
+    assert len(run.windows) <= 8
+
+
 # ------------------------------------------------------------------------------------------------ by hand, window by window
 
 

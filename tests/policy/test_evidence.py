@@ -62,6 +62,19 @@ def test_only_throughput_counts_where_cores_are_contended() -> None:
     assert ratio(known, Plan(3), Plan(4)) == pytest.approx(1.1, rel=0.01)
 
 
+def test_a_host_that_became_slower_does_not_speak_against_fewer_workers_on_busy_cores_either() -> None:
+    """They compute no step and cannot slow it: no more is lost than what the loop waits longer."""
+    few, many, deep = Plan(3), Plan(4), Plan(3, 8)
+    known = evidence(
+        *[window(many, 20.0, 0.05, busy=0.99), window(many, 20.1, 0.05, busy=0.99)],
+        *[window(few, 19.2, 0.06, busy=0.99), window(few, 19.3, 0.06, busy=0.99)],
+        *[window(deep, 19.2, 0.06, busy=0.99), window(deep, 19.3, 0.06, busy=0.99)],
+    )
+    assert ratio(known, few, many) == pytest.approx(0.94 / 0.95)
+    assert ratio(known, many, few) == pytest.approx(0.95 / 0.94)
+    assert ratio(known, deep, many) == pytest.approx(0.96, rel=0.01), "it may be more at work"
+
+
 def test_throughput_counts_where_it_contradicts_the_waiting() -> None:
     """An asynchronous device without timers: the host waits nearly always, whatever the loader does."""
     rows = [window(Plan(4), 20.0, 0.97), window(Plan(4), 20.1, 0.97)]

@@ -9,12 +9,13 @@ from keepfed.policy.window import Observation
 
 
 def window(plan: Plan, rate: float, busy: float) -> Observation:
+    """Of a step of 40 ms: what is slower than 25 batches a second has waited."""
     return Observation(
         plan,
         now_s=0.0,
         batches=round(1000 * rate),
         elapsed_s=1000.0,
-        wait_s=100.0,
+        wait_s=1000.0 - 40.0 * rate,
         fetched=1000,
         fetch_s=100.0,
         fetch_cpu_s=1.0,

@@ -2,7 +2,13 @@
 
 Two plans are compared in one of two ways. Where the cores are not contended, a step lasts as long under either plan, and
 their throughputs are as the shares of time not lost to waiting: a ratio in which the host's own slow drifts cancel.
-Where workers and step share busy cores, only throughput itself counts, noise and all.
+Where workers and step share busy cores, throughput itself counts, noise and all, but for one thing that is certain:
+
+    cycle = step + wait         fewer / more = (step under more / step under fewer) x (1 - wait under fewer) / (1 - wait under more)
+                                                └── at least 1: fewer workers take no core from the step
+
+So what fewer workers lose beyond the shares is the host's doing (a neighbour came while they were measured), and so is
+what more workers gain beyond them.
 """
 
 from __future__ import annotations
@@ -28,6 +34,10 @@ WIDEST_BAND = 0.05
 
 BUSY = 0.92
 """From this busy share on, the cores are called contended: the rest is lost to scheduling."""
+
+CONTRADICTION, CROWDED_DOUBT = 3.0, 1.0
+"""Standard errors between throughput and shares of waiting from which on only throughput counts; and on busy cores, where
+fewer workers may well have made the step faster."""
 
 _PRIOR_NOISE = 0.02
 _PRIOR_WINDOWS = 3
@@ -276,18 +286,34 @@ class Evidence:
         return min(WIDEST_BAND, max(NOMINAL_BAND, 0.7 * self.noise(_rate)))
 
     def compare(self, one: Estimate, other: Estimate) -> tuple[float, float]:
-        """How many times faster `one` is, and the standard error of that ratio."""
+        """How many times faster `one` is, and the standard error of that ratio.
+
+        By the shares of waiting where they can be trusted. Without workers the fetching is part of the wait, so that the
+        bound holds there too; where the waits scatter more than the throughput (a device that the host waits for in
+        `next()` all the time), the shares say nothing.
+        """
         by_rate = one.batches_per_s / other.batches_per_s
         rate_noise, share_noise = self.noise(_rate), self.noise(_fed)
         windows = math.sqrt(1 / one.windows + 1 / other.windows)
         rate_error = rate_noise * windows * by_rate
         fed, other_fed = _fed(one), _fed(other)
-        if one.contended(self.cores) or other.contended(self.cores) or min(fed, other_fed) <= 0:
+        if min(fed, other_fed) <= 0 or share_noise > 1.1 * rate_noise:
             return by_rate, rate_error
         by_share = fed / other_fed
-        if share_noise > 1.1 * rate_noise or abs(by_share - by_rate) > 3 * rate_error:
-            return by_rate, rate_error
-        return by_share, share_noise * windows * by_share
+        crowded = one.contended(self.cores) or other.contended(self.cores)
+        faster = (by_rate - by_share) / rate_error
+        if _asks_less(one.plan, other.plan):
+            believed = faster <= (CROWDED_DOUBT if crowded else CONTRADICTION)
+        elif _asks_less(other.plan, one.plan):
+            believed = -faster <= (CROWDED_DOUBT if crowded else CONTRADICTION)
+        else:
+            believed = not crowded and abs(faster) <= CONTRADICTION
+        return (by_share, share_noise * windows * by_share) if believed else (by_rate, rate_error)
+
+
+def _asks_less(one: Plan, other: Plan) -> bool:
+    """Whether a plan asks the host for nothing that another does not ask for too: under it, a step is no slower."""
+    return one.num_workers <= other.num_workers and one.prefetch_factor <= other.prefetch_factor
 
 
 def _scatter(groups: Iterable[Iterable[Observation]], value: Callable[[Estimate], float]) -> float:
