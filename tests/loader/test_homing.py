@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate, get_worker_info
@@ -482,6 +483,25 @@ def test_a_shallow_copy_of_a_loader_has_a_proof_of_its_own(host: Steered) -> Non
     other = copy.copy(loader)
     assert own_of(other) is not own_of(loader)
     assert own_of(loader).kept.usable()
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_when_all_idle_processes_were_killed_the_next_epoch_that_wants_workers_has_some(
+    host: Steered, *, persistent: bool
+) -> None:
+    loader, _ = at_home(host, Plain(40), persistent_workers=persistent)
+    iterator = begun(host, loader)
+    batches = [next(iterator)]
+    pool = iterator.working_crew.roster.pool()
+    while not pool.barren():
+        for process in psutil.Process().children():
+            process.kill()
+    assert indices([*batches, *iterator]) == list(range(40))
+    iterator._home.refuse("the test says so")
+    (found,) = epochs(host, loader, 1)
+    assert indices(found) == list(range(40))
+    assert workers_of(host, loader) == 2
+    loader._iterator = None
 
 
 def test_a_loader_that_is_built_anew_goes_back_to_workers(host: Steered) -> None:

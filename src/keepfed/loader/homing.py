@@ -125,6 +125,9 @@ class HomingIter(EpochIter):
     def _reset(self, loader: Any, first_iter: bool = False) -> None:
         if not first_iter and loader is not None:
             self._prepare(loader)
+            crew = self._crew
+            if crew.shut_down.alive and not crew.active_workers() and crew.roster.pool().barren():
+                crew.shut_down()  # it could never have workers again: begin anew, as where they were lost
         super()._reset(loader, first_iter)
 
     def _next_data(self) -> Any:
