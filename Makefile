@@ -18,9 +18,9 @@ TEST_PACKAGES := hypothesis pytest pytest-timeout psutil
 VERIFIED := $(patsubst %,tests/loader/test_%.py,verify ownership equal_to_torch batch_types redo iterable pinned)
 
 # Tests mostly wait for processes, so two run side by side. A file's tests stay together: they share what is dear to make.
-# `make TEST_PROCESSES=0 test` runs them one after the other, in this process.
+# `make TEST_PROCESSES=0 test` runs them one after the other, in this process. Those that measure are run by themselves.
 TEST_PROCESSES ?= 2
-TOGETHER := -n $(TEST_PROCESSES) --dist loadfile
+TOGETHER := -n $(TEST_PROCESSES) --dist loadfile -m 'not alone and not containers'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak test-verify test-frameworks test-matrix test-torch lint format changelog
@@ -54,10 +54,11 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The whole suite comes last, so that its closing line is the last line of all.
+# The suite comes last, in two parts, so that its closing lines are the last ones.
 test: lint
 	KEEPFED_VERIFY=1 $(PY) -m pytest -q $(TOGETHER) $(VERIFIED)
 	$(PY) -m pytest $(TOGETHER)
+	$(PY) -m pytest -m alone
 
 # The second line with a checksum on every batch. Both print their seeds; --seed plays one again.
 soak: $(STAMP)
@@ -66,6 +67,7 @@ soak: $(STAMP)
 
 test-verify: $(STAMP)
 	KEEPFED_VERIFY=1 $(PY) -m pytest $(TOGETHER)
+	KEEPFED_VERIFY=1 $(PY) -m pytest -m alone
 
 # fastai comes without what it declares: it wants torchvision, which is built for one torch each and which nothing here uses.
 FRAMEWORKS := .venv-frameworks

@@ -16,6 +16,9 @@ from keepfed.host.tree import Tree
 MIB = 1 << 20
 NOTHING = "Rss: 1 kB\n"
 
+# Pages that the parent has written to since the fork are the child's own from then on: a busy parent's would count.
+pytestmark = pytest.mark.alone
+
 if not Path("/proc/self/smaps_rollup").exists():
     pytest.skip("no /proc/PID/smaps_rollup here", allow_module_level=True)
 

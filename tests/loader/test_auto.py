@@ -92,6 +92,7 @@ def test_a_loader_without_workers_that_is_built_anew_every_epoch_is_tuned(host: 
     assert train(host, loader, measured_with_workers, built_anew=True) >= 2
 
 
+@pytest.mark.alone
 def test_samples_that_cost_less_than_handing_them_over_are_loaded_without_workers(host: Steered) -> None:
     """A loop without a step: taking over a batch is all that there is to do. Whatever comes last is what is in force."""
     loader = DataLoader(Plain(2000), batch_size=4, num_workers=WorkerCount(2, Requests(auto=True)))

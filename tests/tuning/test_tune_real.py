@@ -22,7 +22,7 @@ from keepfed.events import LoaderSeen
 from keepfed.feed import RunFolder
 from keepfed.text import say
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.alone]
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "benchmarks" / "programs"
