@@ -1,0 +1,96 @@
+"""The settings themselves: canonical names, and which values each one takes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from keepfed.errors import UsageError
+from keepfed.knobs.spelling import THREAD_VARIABLES, spelled
+from keepfed.text import say
+
+KNOBS = (
+    "num_workers",
+    "prefetch_factor",
+    "pin_memory",
+    "persistent_workers",
+    "threads_env",
+    "shm_size",
+    "cpus_per_task",
+)
+
+_RANGES = {
+    "num_workers": (0, 1024),
+    "prefetch_factor": (1, 1024),
+    "threads_env": (1, 4096),
+    "cpus_per_task": (1, 4096),
+}
+_YES_OR_NO = {"true": "true", "yes": "true", "on": "true", "1": "true"} | {
+    "false": "false",
+    "no": "false",
+    "off": "false",
+    "0": "false",
+}
+_SIZE = re.compile(r"(?i)(\d+)\s*(b|k|kb|kib|m|mb|mib|g|gb|gib|gi|t|tb|tib|ti|ki|mi)?")
+_UNIT = {"b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+LARGEST_SHM_BYTES = 1 << 50
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One setting that is asked for, checked."""
+
+    knob: str
+    """Canonical name."""
+    spelling: str
+    """The name as it was asked for; with any spelling that is not canonical, only sites that are written so are meant."""
+    value: str
+    """Canonical value: a number, "true" or "false", or bytes with the unit that was given ("2g")."""
+
+
+def wish(name: str, value: str) -> Wish:
+    """A checked `KNOB=VALUE`. Raises UsageError with the nearest name, or with the range that was expected."""
+    knob = knob_of(name)
+    return Wish(knob, name, checked(knob, name, value.strip()))
+
+
+def knob_of(name: str) -> str:
+    """The setting that any of its spellings stands for. Raises UsageError, with the nearest names, for others."""
+    if name in KNOBS and name != "threads_env":
+        return name
+    found = spelled(name)
+    if found is not None:
+        return found.knob
+    near = get_close_matches(name, [*KNOBS, *sorted(THREAD_VARIABLES), "workers", "num_threads"], n=1, cutoff=0.6)
+    hint = say("knobs.did_you_mean", name=near[0]) if near else say("knobs.known_knobs", knobs=", ".join(KNOBS))
+    raise UsageError(say("knobs.unknown_knob", name=name), next_step=hint)
+
+
+def checked(knob: str, name: str, value: str) -> str:
+    """The canonical value. Raises UsageError where the setting cannot have it."""
+    if knob in _RANGES:
+        low, high = _RANGES[knob]
+        if not re.fullmatch(r"[+-]?\d{1,19}", value) or not low <= int(value) <= high:
+            raise UsageError(say("knobs.out_of_range", name=name, value=value, low=low, high=high))
+        return str(int(value))
+    if knob == "shm_size":
+        size_bytes(value)
+        return value
+    answer = _YES_OR_NO.get(value.lower())
+    if answer is None:
+        raise UsageError(say("knobs.not_yes_or_no", name=name, value=value))
+    return answer
+
+
+def size_bytes(text: str) -> int:
+    """Bytes of a size as Docker takes it: `2g`, `2048m`, `512M`, plain bytes; units are powers of 1024.
+
+    Source: docker run's --shm-size, "unit can be b, k, m or g"; `gb` and `GiB` are accepted by its parser
+    (github.com/docker/go-units, RAMInBytes). Raises UsageError for anything else.
+    """
+    matched = _SIZE.fullmatch(text.strip())
+    count = int(matched[1]) * 1024 ** _UNIT[(matched[2] or "b")[0].lower()] if matched else 0
+    if not 1 <= count <= LARGEST_SHM_BYTES:
+        raise UsageError(say("knobs.bad_size", value=text), next_step=say("knobs.bad_size_next"))
+    return count
