@@ -1,0 +1,140 @@
+r"""Which reader reads which file, and what comes of it: `read(source)` gives every site of one file, each of them once.
+
+A reader is a module with `read(source) -> Iterable[KnobSite]`. It looks at nothing but the source, it gets along with broken
+syntax, and where it cannot make anything of a file it raises Unreadable: the file is then read line by line.
+
+    name, suffix, first bytes ──READERS──→ reader ──sites──→ each span once, in the order of the file
+                                             │                      ↑
+                                             └──Unreadable──→ text_lines
+
+Adding a kind of file is a row in READERS. Its module is imported when the first such file comes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+
+from keepfed.knobs.site import KnobSite
+from keepfed.knobs.source import Source
+
+
+class Unreadable(Exception):
+    """A reader can make nothing of a file; its lines may still speak for themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """One kind of file."""
+
+    target: str
+    """Its reader, "module:function"."""
+    names: str = r"(?!)"
+    """Pattern of whole file names (small letters)."""
+    suffixes: tuple[str, ...] = ()
+    """How such names end, with the dot (small letters)."""
+    programs: str = r"(?!)"
+    """Pattern of the program in a first line `#!/usr/bin/env PROGRAM`."""
+    begins: bytes = rb"(?!)"
+    """Pattern that is searched in the first bytes where name and suffix say nothing."""
+
+
+_LINES = "keepfed.knobs.text_lines:read"
+
+# The first row that fits is the reader: names of all rows first, then suffixes, then first lines, then content.
+READERS: tuple[Reader, ...] = (
+    # Python and notebooks
+    Reader(_LINES, suffixes=(".py", ".pyw", ".pyi", ".py3", ".pyx"), programs=r"python[\d.]*|pypy3?|uv"),
+    Reader(_LINES, suffixes=(".ipynb",)),
+    # keys and values
+    Reader(_LINES, suffixes=(".json", ".jsonc", ".json5", ".jsonnet", ".libsonnet", ".code-workspace")),
+    Reader(_LINES, suffixes=(".yaml", ".yml", ".yaml.example", ".yml.example"), begins=rb"\A(?:%YAML\b|---\s*\n)"),
+    Reader(_LINES, suffixes=(".toml",), names=r"pipfile"),
+    Reader(_LINES, suffixes=(".ini", ".cfg", ".config", ".conf", ".properties", ".service")),
+    Reader(
+        _LINES,
+        names=r"(?:.*[_-])?opt\.txt",
+        begins=rb"(?m)^-{3,} ?(?:Options|End) ?-{3,}",
+    ),
+    # command lines
+    Reader(
+        _LINES,
+        suffixes=(".sh", ".bash", ".zsh", ".ksh", ".fish", ".csh", ".slurm", ".sbatch", ".slm", ".pbs", ".job", ".sub"),
+        programs=r"(?:ba|z|k|da|fi|c|tc|a)?sh",
+        begins=rb"(?m)^#(?:SBATCH|PBS|BSUB|\$) -",
+    ),
+    Reader(_LINES, names=r"(?:gnu)?makefile(?:\..*)?", suffixes=(".mk", ".mak")),
+    Reader(_LINES, names=r"(?:docker|container)file(?:[._-].*)?", suffixes=(".dockerfile", ".containerfile")),
+    Reader(_LINES, names=r"\.?env(?:rc)?|\.env[._-].*|.*\.env(?:\.\w+)?"),
+    # what no parser of ours reads: Windows' scripts, templates of any of the above, and rarer kinds of settings
+    Reader(
+        _LINES,
+        names=r"justfile|procfile",
+        suffixes=(".bat", ".cmd", ".ps1", ".psm1", ".tpl", ".tmpl", ".j2", ".jinja", ".jinja2", ".m4", ".in", ".gin"),
+    ),
+)
+
+_SHEBANG = re.compile(rb"\A#![ \t]*(\S+)(?:[ \t]+(?:-\S+[ \t]+)*(\S+))?")
+_HEAD_BYTES = 4096
+
+
+def reader_for(name: str, head: bytes) -> Reader | None:
+    """The reader of a file, from its path and its first bytes (UTF-8), or None where it looks like no settings at all."""
+    base = name.replace("\\", "/").rpartition("/")[2].lower()
+    program = _program(head)
+    tests: tuple[Callable[[Reader], object], ...] = (
+        lambda row: re.fullmatch(row.names, base),
+        lambda row: base.endswith(row.suffixes) if row.suffixes else False,
+        lambda row: program and re.fullmatch(row.programs, program),
+    )
+    for fits in tests:
+        for row in READERS:
+            if fits(row):
+                return row
+    if _tells_its_kind(base):
+        return None
+    return next((row for row in READERS if re.search(row.begins, head[:_HEAD_BYTES])), None)
+
+
+def read(source: Source) -> list[KnobSite]:
+    """Every site of one file, in its order; line by line where no reader fits, or where the one that does gives up."""
+    row = reader_for(source.name, source.utf8[:_HEAD_BYTES])
+    try:
+        sites = list(_function(row.target if row else _LINES)(source))
+    except (Unreadable, RecursionError):
+        # Python's own parser and compiler raise RecursionError on texts that are nested too deeply.
+        sites = list(_function(_LINES)(source))
+    return each_once(sites)
+
+
+def each_once(sites: Iterable[KnobSite]) -> list[KnobSite]:
+    """Sites in the order of the file; of several with the same span, the first that a reader gave."""
+    kept: dict[tuple[int, int], KnobSite] = {}
+    for site in sites:
+        kept.setdefault((site.span.start, site.span.end), site)
+    return [kept[span] for span in sorted(kept)]
+
+
+def _program(head: bytes) -> str:
+    """The program that a first line `#!...` names, without its folder."""
+    found = _SHEBANG.match(head)
+    if not found:
+        return ""
+    path = found[1].rpartition(b"/")[2]
+    return (found[2] or b"" if path == b"env" else path).rpartition(b"/")[2].decode("ascii", "replace")
+
+
+def _tells_its_kind(base: str) -> bool:
+    """Whether the suffix says that this is something else: `.md`, `.cpp`; a bare name and `.txt` say nothing."""
+    stem, dot, suffix = base.rpartition(".")
+    return bool(dot and stem and suffix != "txt")
+
+
+@cache
+def _function(target: str) -> Callable[[Source], Iterable[KnobSite]]:
+    module, _, name = target.partition(":")
+    function: Callable[[Source], Iterable[KnobSite]] = getattr(import_module(module), name)
+    return function

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+
+from keepfed.knobs.reading import read
+from keepfed.knobs.site import Kind, Role
+from keepfed.knobs.source import Source
+
+
+def found(name: str, text: str) -> list[tuple[str, str, Kind]]:
+    source = Source.of(name, text.encode())
+    assert source is not None
+    sites = read(source)
+    for site in sites:
+        assert source.data[site.span.start : site.span.end].decode() == site.value
+    return [(site.spelling, site.value, site.kind) for site in sites]
+
+
+def test_batch_variables_and_the_flags_that_use_them_are_found() -> None:
+    text = "@echo off\r\n:: set NUM_WORKERS=9\r\nset NUM_WORKERS=4\r\nREM --workers 3\r\npython train.py ^\r\n --num-workers %NUM_WORKERS% ^\r\n --pin-memory True\r\n"
+    assert found("train.bat", text) == [
+        ("NUM_WORKERS", "4", Kind.LITERAL),
+        ("--num-workers", "%NUM_WORKERS%", Kind.REFERENCE),
+        ("--pin-memory", "True", Kind.LITERAL),
+    ]
+
+
+def test_powershell_variables_are_found_where_the_program_gets_them() -> None:
+    text = (
+        '<# $workers = 1 #>\n$workers=6\n$threads = 3\n$env:OMP_NUM_THREADS = "2"\npython train.py --workers $workers\n'
+    )
+    assert found("run.ps1", text) == [
+        ("workers", "6", Kind.LITERAL),
+        ("OMP_NUM_THREADS", "2", Kind.LITERAL),
+        ("--workers", "$workers", Kind.REFERENCE),
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "# num_workers = 4",
+        '// "num_workers": 4',
+        "if num_workers == 0:",
+        "num_workers: number of processes",
+        "gunicorn --workers 4 app:app",
+        "workers = 4",
+        "echo num_workers",
+        "num_workers = 4 per GPU",
+        "cv_num_threads: 4",
+        "--num-workers-per-ray 3",
+        "pin_memory: 17",
+        "set NUM_WORKERSX=4",
+    ],
+)
+def test_what_is_no_setting_is_left_alone(line: str) -> None:
+    assert found("a.tpl", f"{line}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        ("num_workers = 4", "4"),
+        ("  num_workers: 4  # cores", "4"),
+        ('"num_workers": 8,', "8"),
+        ("python main.py data.num_workers=8 x=1", "8"),
+        ('shm_size: "16gb"', "16gb"),
+        ("--shm-size=8G \\", "8G"),
+        ("num_workers: {{ .Values.workers }}", "{{ .Values.workers }}"),
+        ("export NUM_WORKERS=${NUM_WORKERS:-4}", "4"),
+        ("num_workers: int = 2", "2"),
+        ("python train.py --workers 12", "12"),
+    ],
+)
+def test_a_plain_line_is_read(line: str, value: str) -> None:
+    assert [site[1] for site in found("a.tpl", line)] == [value]
+
+
+def test_a_flag_is_a_flag_and_a_size_a_limit() -> None:
+    source = Source.of("x.bat", b"docker run --shm-size 2g x\nset NUM_WORKERS=2\npython t.py --num-workers 2")
+    assert source is not None
+    assert [site.role for site in read(source)] == [Role.LIMIT, Role.VARIABLE, Role.FLAG]
