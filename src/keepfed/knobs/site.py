@@ -138,6 +138,8 @@ class KnobSite:
     """What a printout says behind its value: `[default: 4]`."""
     wins: bool | None = None
     """Whether this is the place that counts; None where that cannot be told."""
+    counts_at: str = ""
+    """Where the value that counts instead of this one is written, `FILE:LINE`; for a reference, its definition."""
     original: Original | None = None
     """What stood there at first, if that is known."""
     in_effect: InEffect | None = None
