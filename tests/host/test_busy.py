@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from keepfed.host.busy import BusyMeter
+from typing import NamedTuple
+
+import pytest
+
+from keepfed.host.busy import BusyMeter, CoreClock
 from keepfed.host.limits import Ceiling
 
 
@@ -30,3 +34,28 @@ def test_on_this_machine_it_is_a_share() -> None:
     share = BusyMeter(_ceiling("machine")).share()
     assert share is not None
     assert 0.0 <= share <= 1.0
+
+
+class Times(NamedTuple):
+    """As psutil has them on Linux, in seconds."""
+
+    user: float
+    nice: float
+    system: float
+    idle: float
+    iowait: float
+    guest: float
+    guest_nice: float
+
+
+@pytest.mark.parametrize(("niceness", "busy"), [(0, 40.0), (10, 90.0)])
+def test_what_runs_at_a_lower_priority_than_this_program_is_no_neighbour(niceness: int, busy: float) -> None:
+    times = iter([[Times(0, 0, 0, 0, 0, 0, 0)], [Times(30, 50, 10, 5, 5, 20, 0)]])
+    clock = CoreClock(lambda: next(times), lambda: niceness)
+    assert clock() == pytest.approx([busy])
+
+
+def test_a_core_whose_clock_stood_still_or_went_back_is_idle() -> None:
+    # The idle time of a core may go back by a tick (proc_stat(5)).
+    times = iter([[Times(1, 0, 0, 9, 0, 0, 0)], [Times(1, 0, 0, 8, 0, 0, 0)]])
+    assert CoreClock(lambda: next(times), lambda: 0)() == [0.0]
