@@ -16,6 +16,7 @@ promised and judges it by whole intervals, so that what the noise hides is calle
 Re-run (exit status 1 if a promise is missed or a program fails):
 
     python benchmarks/tuning.py --quick                                  # five minutes on two cores
+    python benchmarks/tuning.py --medium                                 # an hour and a half
     python benchmarks/tuning.py --json tuning.json --markdown tuning.md  # some hours; the same line goes on where it was stopped
     python benchmarks/tuning.py --cells photos reads/balanced photos/cores-halve rows/settled
     python benchmarks/tuning.py --seed 7 --json tuning-7.json            # other samples
@@ -90,6 +91,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="such as photos, photos/loader, reads/step-halves, rows/settled (default: all)",
     )
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, one round each")
+    parser.add_argument("--medium", action="store_true", help="everything, two rounds, a coarser sweep")
     parser.add_argument("--seed", type=int, default=0, help="of the samples (default 0)")
     parser.add_argument("--rounds", type=int, default=None, help="rounds per cell (default 4)")
     parser.add_argument("--measure-s", type=float, default=None, help="seconds per stretch (default 3)")
@@ -97,7 +99,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="results; what it has is not run again")
     parser.add_argument("--markdown", type=Path, default=None, metavar="FILE", help="write the tables here, too")
     args = parser.parse_args(argv)
-    effort = Effort.small(args.seed) if args.quick else Effort(seed=args.seed)
+    effort = (
+        Effort.small(args.seed) if args.quick else Effort.medium(args.seed) if args.medium else Effort(seed=args.seed)
+    )
     changes = {"rounds": args.rounds, "measure_s": args.measure_s}
     args.effort = replace(effort, **{name: value for name, value in changes.items() if value is not None})
     if args.effort.rounds < 1 or args.effort.measure_s <= 0:
@@ -125,7 +129,7 @@ def began(args: argparse.Namespace) -> dict[str, Any]:
         "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
-        "effort": asdict(args.effort),
+        "effort": json.loads(json.dumps(asdict(args.effort))),
         "costs": {},
         "records": {},
     }

@@ -19,6 +19,7 @@ STEPS = ("loader", "balanced", "step")
 CHANGES = ("step-halves", "samples-double", "cores-halve")
 MOST_WORKERS = 8
 """Counts from 0 to this are swept."""
+ALL_COUNTS = tuple(range(MOST_WORKERS + 1))
 LONGEST_STEP_S = 1.0
 LEAST_STEP_S = {"loader": 0.0, "balanced": 0.0002, "step": 0.005}
 """Where samples cost nothing, a step is bound by itself from a few milliseconds on; without it there would be none."""
@@ -74,8 +75,3 @@ def demand(workload: Workload, step: str, usable: int) -> float:
 def step_seconds(workload: Workload, step: str, fetch_s: float, usable: int) -> float:
     """How long the step of a cell lasts where a batch takes `fetch_s` in a worker."""
     return min(LONGEST_STEP_S, max(LEAST_STEP_S[step], fetch_s / demand(workload, step, usable)))
-
-
-def counts(quick: bool) -> tuple[int, ...]:
-    """The worker counts of a sweep."""
-    return (0, 1, 2, 4, 8) if quick else tuple(range(MOST_WORKERS + 1))

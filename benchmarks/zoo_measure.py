@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_cells import end_session
-from zoo_cells import MOST_WORKERS, Cell, Change, cores, counts, step_seconds
+from zoo_cells import ALL_COUNTS, MOST_WORKERS, Cell, Change, cores, step_seconds
 from zoo_figures import GOOD, cpu_per_batch_s, key, rate
 from zoo_program import BUCKET_S, Spec
 from zoo_rivals import climb, lightning, torch_default, torch_suggested
@@ -40,7 +40,10 @@ STARTS_S = 60.0
 class Effort:
     """How thoroughly everything is measured."""
 
-    quick: bool = False
+    counts: tuple[int, ...] = ALL_COUNTS
+    """Worker counts of a sweep."""
+    one_prefetch: bool = False
+    """Whether a sweep leaves out the other prefetch factors of a workload."""
     seed: int = 0
     rounds: int = 4
     """Of every cell."""
@@ -63,8 +66,9 @@ class Effort:
     def small(cls, seed: int) -> Effort:
         """What a quick run does."""
         return cls(
-            True,
-            seed,
+            (0, 1, 2, 4, 8),
+            one_prefetch=True,
+            seed=seed,
             rounds=1,
             rival_rounds=1,
             changed_rounds=1,
@@ -74,6 +78,12 @@ class Effort:
             warm=0.6,
             after_s=20.0,
         )
+
+    @classmethod
+    def medium(cls, seed: int) -> Effort:
+        """What a run of an hour and a half does: a coarser sweep, fewer rounds, shorter stretches."""
+        counts = (0, 1, 2, 3, 4, 8)
+        return cls(counts, seed=seed, rounds=2, rival_rounds=1, changed_rounds=1, twins=1, measure_s=2.0)
 
 
 class Failed(Exception):
@@ -151,7 +161,7 @@ def measured_cell(bench: Bench, cell: Cell) -> dict[str, Any]:
     workload = WORKLOADS[cell.workload]
     spec = bench.spec(cell.workload, cell.step, "fixed")
     began_s = time.monotonic()
-    swept = {key(*plan): bench.run(with_plan(spec, plan)) for plan in plans(workload, bench.effort.quick)}
+    swept = {key(*plan): bench.run(with_plan(spec, plan)) for plan in plans(workload, bench.effort)}
     sweep_s = time.monotonic() - began_s
     oracle = max(swept, key=lambda plan: rate(swept[plan]))
     bench.say(f"{cell.name}: best of the sweep {oracle}, {rate(swept[oracle]):.1f} batches/s")
@@ -182,10 +192,10 @@ def one_round(bench: Bench, runs: dict[str, Spec], *, turned: bool) -> dict[str,
     return {name: bench.run(runs[name]) for name in (reversed(names) if turned else names)}
 
 
-def plans(workload: Workload, quick: bool) -> Iterable[tuple[int, int]]:
+def plans(workload: Workload, effort: Effort) -> Iterable[tuple[int, int]]:
     """The plans of a sweep."""
-    for prefetch in workload.prefetches[: 1 if quick else None]:
-        for count in counts(quick):
+    for prefetch in workload.prefetches[: 1 if effort.one_prefetch else None]:
+        for count in effort.counts:
             if count or prefetch == workload.prefetches[0]:
                 yield count, prefetch
 
@@ -236,7 +246,7 @@ def measured_change(bench: Bench, change: Change) -> dict[str, Any]:
     # The balanced step is what the load becomes: it is half of the demand before.
     spec = bench.spec(change.workload, "balanced", "fixed", change=change.what, epoch_batches=100_000)
     spec = replace(spec, **before_change(change.what, spec))
-    swept = {key(count, 2): bench.run(with_plan(spec, (count, 2))) for count in counts(bench.effort.quick)}
+    swept = {key(count, 2): bench.run(with_plan(spec, (count, 2))) for count in bench.effort.counts}
     best = max(swept, key=lambda plan: rate(swept[plan]))
     bench.say(f"{change.name}: best after the change {best}, {rate(swept[best]):.1f} batches/s")
     rounds = []
