@@ -1,14 +1,12 @@
 """A container that runs this very Python, where Podman can start one: real limits of memory and /dev/shm.
 
 No image is needed: the root is an empty folder, into which the host's system folders, the interpreter and this repository
-are mounted read-only. Podman asks for higher limits than an unprivileged caller may give (setrlimit(2), CAP_SYS_RESOURCE), so
-a small runtime in front of runc takes that wish out of each container's specification.
+are mounted read-only.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,34 +14,11 @@ from pathlib import Path
 
 import torch
 
+from tests.containers.podman import NoEngine, settings
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_S = 60
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc")
-_RUNTIME = """#!{python}
-import json, os, sys
-arguments = sys.argv[1:]
-if "--bundle" in arguments:
-    path = os.path.join(arguments[arguments.index("--bundle") + 1], "config.json")
-    with open(path) as file:
-        specification = json.load(file)
-    specification["process"].pop("rlimits", None)
-    with open(path, "w") as file:
-        json.dump(specification, file)
-os.execvp("runc", ["runc", *arguments])
-"""
-_SETTINGS = """[containers]
-default_ulimits = []
-[engine]
-cgroup_manager = "cgroupfs"
-events_logger = "file"
-runtime = "runc-plain"
-[engine.runtimes]
-runc-plain = ["{runtime}"]
-"""
-
-
-class NoEngine(Exception):
-    """Why no container can be started here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +26,16 @@ class Engine:
     """Starts containers; everything that it needs lies in one folder."""
 
     folder: Path
+    environment: dict[str, str]
 
     @classmethod
     def set_up(cls, folder: Path) -> Engine:
         """An engine that has started a container. Raises NoEngine where that fails."""
-        for program in ("podman", "runc"):
-            if shutil.which(program) is None:
-                raise NoEngine(f"there is no {program} here")
-        runtime = folder / "runc-plain"
-        runtime.write_text(_RUNTIME.format(python=sys.executable), encoding="utf-8")
-        runtime.chmod(0o755)
-        (folder / "containers.conf").write_text(_SETTINGS.format(runtime=runtime), encoding="utf-8")
+        environment = settings(folder)
         (folder / "root").mkdir()
         for name in (*_SYSTEM, "/proc", "/sys", "/dev", "/tmp"):  # mount points
             (folder / "root" / name[1:]).mkdir()
-        engine = cls(folder)
+        engine = cls(folder, environment)
         tried = engine.run("-c", "pass", timeout_s=START_S)
         if tried.returncode:
             raise NoEngine(f"podman cannot start a container here: {tried.stderr.strip()[-300:]}")
@@ -79,8 +49,9 @@ class Engine:
         command = ["podman", "run", "--rm", "--network=none", *options, *mounts]
         command += [f"--env=PYTHONPATH={REPOSITORY / 'src'}", "--env=PYTHONDONTWRITEBYTECODE=1"]
         command += ["--rootfs", str(self.folder / "root"), sys.executable, *arguments]
-        environment = {**os.environ, "CONTAINERS_CONF": str(self.folder / "containers.conf")}
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=timeout_s)
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
 
 
 def _needed() -> list[str]:
