@@ -1,0 +1,184 @@
+"""Which files of a scan belong together, and what they know of one another: projects, imports, commands, names in strings.
+
+A scan may cover one project or a folder full of them, and `args.workers` of one must never be tied to an option of its neighbour.
+Nothing here touches the disk: `files` gives the text of a name when it is asked for, and few are.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from keepfed.knobs.launches import Launch, launches, script_path
+from keepfed.knobs.source import Source
+
+_MARKERS = re.compile(
+    r"(?i)setup\.(?:py|cfg)|pyproject\.toml|requirements\S*\.txt|readme(?:\.\w+)?|licen[cs]e(?:\.\w+)?|environment\.ya?ml"
+    r"|pipfile|\.gitignore|docker-compose\.ya?ml|compose\.ya?ml"
+)
+_COMMANDS = re.compile(
+    r"(?i).*\.(?:sh|bash|zsh|ksh|slurm|sbatch|slm|pbs|job|sub|bat|cmd|ps1|mk|dockerfile)|(?:gnu)?makefile|dockerfile.*|justfile"
+)
+_FILE_NAME = re.compile(r"([\w.-]+\.(?:ya?ml|jsonc?|jsonnet|toml|ini|cfg|conf|config))(?![\w.])")
+_FILE_IN_STRING = re.compile(rf"[\"'/]{_FILE_NAME.pattern}[\"']")
+_IMPORT = re.compile(r"(?m)^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+([^\n#]+)|import[ \t]+([^\n#]+))")
+
+
+class Projects:
+    """The files of one scan."""
+
+    def __init__(self, files: Mapping[str, Source]) -> None:
+        """`files` has the name of every file that was walked over; a text is taken out of it only when it is needed."""
+        self.files = files
+        self._texts: dict[str, str] = {}
+        self._imports: dict[str, frozenset[str]] = {}
+        self._folders: dict[str, str] = {}
+
+    def text(self, name: str) -> str:
+        """The text of a file; "" where it is none."""
+        if name not in self._texts:
+            source = self._source(name)
+            self._texts[name] = source.text if source else ""
+        return self._texts[name]
+
+    def of(self, name: str) -> str:
+        """The folder of the project that a file belongs to: the topmost one below the scan's root that looks like one."""
+        folder = name.rpartition("/")[0]
+        if folder not in self._folders:
+            self._folders[folder] = self._project(name)
+        return self._folders[folder]
+
+    def _project(self, name: str) -> str:
+        folders = [str(folder) for folder in (PurePosixPath(name).parent, *PurePosixPath(name).parent.parents)]
+        inside = [folder for folder in folders if folder == self._root or _within(folder, self._root)]
+        for folder in reversed(inside):
+            if folder in self._marked:
+                return folder
+        if self._root in self._with_programs or len(inside) < 2:
+            return self._root
+        return inside[-2]
+
+    def together(self, one: str, other: str) -> bool:
+        """Whether two files belong to the same project."""
+        return self.of(one) == self.of(other)
+
+    def nearest(self, name: str, others: Iterable[str]) -> list[str]:
+        """Those of the others that share the longest stretch of folders with a file."""
+        ranked: dict[int, list[str]] = defaultdict(list)
+        for other in others:
+            ranked[len(_common(name, other))].append(other)
+        return ranked[max(ranked)] if ranked else []
+
+    def imports(self, name: str, other: str) -> bool:
+        """Whether a Python file imports another one, as far as its import lines say so."""
+        if name not in self._imports:
+            self._imports[name] = frozenset(_imported(self.text(name)))
+        path = PurePosixPath(other)
+        module = path.parent.name if path.name == "__init__.py" else path.stem
+        return module in self._imports[name]
+
+    def in_folder(self, folder: str) -> list[str]:
+        """Names of the files that lie in a folder itself."""
+        return self._by_folder.get(folder, [])
+
+    @cached_property
+    def started(self) -> dict[str, list[Launch]]:
+        """The commands that start each Python file."""
+        found: dict[str, list[Launch]] = defaultdict(list)
+        names = frozenset(self.files)
+        for name in self.files:
+            if _COMMANDS.fullmatch(PurePosixPath(name).name):
+                for launch in self.launches(name):
+                    script = script_path(launch, names)
+                    if script and self.together(name, script):
+                        found[script].append(launch)
+        return found
+
+    def launches(self, name: str) -> list[Launch]:
+        """The commands in a file that start a Python file."""
+        source = self._source(name)
+        return launches(source) if source else []
+
+    def script_of(self, launch: Launch) -> str:
+        """The file that a command starts, "" where that cannot be told."""
+        script = script_path(launch, frozenset(self.files))
+        return script if script and self.together(launch.file, script) else ""
+
+    @cached_property
+    def named_files(self) -> dict[str, frozenset[str]]:
+        """By project: the names of configuration files that its programs and the commands that start them speak of."""
+        found: dict[str, set[str]] = defaultdict(set)
+        for name in self.files:
+            if name.endswith(".py"):
+                found[self.of(name)].update(_FILE_IN_STRING.findall(self.text(name)))
+        for script, group in self.started.items():
+            for launch in group:
+                found[self.of(script)].update(_FILE_NAME.findall(launch.words))
+        return {project: frozenset(names) for project, names in found.items()}
+
+    def _source(self, name: str) -> Source | None:
+        try:
+            return self.files[name]
+        except KeyError:
+            return None
+
+    @cached_property
+    def _by_folder(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in self.files:
+            found[str(PurePosixPath(name).parent)].append(name)
+        return found
+
+    @cached_property
+    def _root(self) -> str:
+        """The folder that all files lie in."""
+        folders = list(self._by_folder)
+        if not folders:
+            return "."
+        try:
+            return os.path.commonpath(folders).replace("\\", "/") or "."
+        except ValueError:  # absolute and relative ones, or two drives
+            return "."
+
+    @cached_property
+    def _marked(self) -> frozenset[str]:
+        return frozenset(
+            folder
+            for folder, names in self._by_folder.items()
+            if any(_MARKERS.fullmatch(PurePosixPath(name).name) for name in names)
+        )
+
+    @cached_property
+    def _with_programs(self) -> frozenset[str]:
+        return frozenset(
+            folder
+            for folder, names in self._by_folder.items()
+            if any(name.endswith((".py", ".sh", ".ipynb")) for name in names)
+        )
+
+
+def _within(folder: str, root: str) -> bool:
+    return folder.startswith(f"{root.rstrip('/')}/") or (root == "." and not folder.startswith(("/", "..")))
+
+
+def _common(one: str, other: str) -> list[str]:
+    shared = []
+    for left, right in zip(PurePosixPath(one).parent.parts, PurePosixPath(other).parent.parts, strict=False):
+        if left != right:
+            break
+        shared.append(left)
+    return shared
+
+
+def _imported(text: str) -> Iterable[str]:
+    """The last words of all modules that a text imports, and the names that it imports from them."""
+    for module, names, plain in _IMPORT.findall(text):
+        if module:
+            yield module.rpartition(".")[2]
+            yield from re.findall(r"\w+", names)
+        for path in plain.split(","):
+            yield path.strip().split(" ")[0].rpartition(".")[2]

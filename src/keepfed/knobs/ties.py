@@ -1,0 +1,202 @@
+"""From a name to the place that gives it its value: one hop, within a project, and only where no other place could be meant.
+
+    DataLoader(num_workers=args.workers)     ──→ add_argument("--workers", default=4)      the same dest
+    DataLoader(num_workers=NUM_WORKERS)      ──→ NUM_WORKERS = 4                           the same name
+    python train.py --workers 8              ──→ that option of train.py                   the same option
+    nThreads: 4 in opt.txt                   ──→ that option of the project                the same dest
+
+Scripts of one folder often have the same options. So the same file comes first, then what the file imports, then the nearest
+folder; where two are left, none is taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from keepfed.knobs.launches import Launch
+from keepfed.knobs.project import Projects
+from keepfed.knobs.site import Form, Kind, KnobSite, Role
+
+_WORD = re.compile(r"[A-Za-z_][\w-]*")
+_GIVES_VALUE = frozenset({Role.OPTION, Role.DEFAULT, Role.NAME, Role.CONFIG, Role.VARIABLE})
+_SHELLS = frozenset({Form.SHELL, Form.MAKEFILE, Form.DOCKERFILE, Form.DOTENV, Form.TEXT})
+_MOST_LINES = 30
+
+
+class Ties:
+    """Which place gives which other one its value."""
+
+    def __init__(self, sites: Sequence[KnobSite], projects: Projects) -> None:
+        self.sites = sites
+        self.projects = projects
+        self._giving: dict[str, list[KnobSite]] = defaultdict(list)
+        self._options: dict[str, list[KnobSite]] = defaultdict(list)
+        for site in sites:
+            if site.role in (Role.OPTION, Role.DEFAULT):
+                self._options[site.knob].append(site)
+            if site.role in _GIVES_VALUE:
+                for name in {last_word(site.setting), last_word(site.spelling)} - {""}:
+                    self._giving[name].append(site)
+        self._flags: dict[int, tuple[Launch | None, str]] = {}
+
+    def definition(self, site: KnobSite) -> KnobSite | None:
+        """The place that a reference takes its value from."""
+        parts = words(site.refers_to)
+        name = parts[-1] if parts else ""
+        if site.refers_to.lstrip().startswith(("$", "%")):
+            name = parts[0] if parts else ""
+        others = [other for other in self._giving.get(name, ()) if other is not site and other.knob == site.knob]
+        here = [other for other in others if other.file == site.file]
+        if site.form in _SHELLS:
+            return _last_before(site, [other for other in here if other.role is Role.VARIABLE])
+        if here:
+            return self._in_scope(site, here, bare=len(parts) == 1)
+        elsewhere = [other for other in others if other.form not in _SHELLS and other.role is not Role.VARIABLE]
+        if len(parts) == 1:
+            elsewhere = [other for other in elsewhere if other.role is Role.NAME]
+        return self._only(site, _with_longest_path(parts, elsewhere))
+
+    def chain(self, site: KnobSite) -> KnobSite | None:
+        """The definition at the end of a row of references; None where it cannot be followed to the end."""
+        seen = {id(site)}
+        at: KnobSite | None = site
+        while at is not None and at.kind is Kind.REFERENCE:
+            at = self.definition(at)
+            if at is None or id(at) in seen:
+                return None
+            seen.add(id(at))
+        return at
+
+    def option_of(self, flag: KnobSite) -> KnobSite | None:
+        """The option (or the default of a program's parameter) that a flag on a command line gives a value to."""
+        launch, script = self.launch_of(flag)
+        candidates = [
+            option
+            for option in self._options[flag.knob]
+            if self.projects.together(option.file, flag.file) and self._takes(option, flag)
+        ]
+        options = [option for option in candidates if option.role is Role.OPTION] or candidates
+        if script:
+            mine = [option for option in options if option.file == script]
+            mine = mine or [option for option in options if self.projects.imports(script, option.file)]
+            if mine:
+                return mine[0] if len(mine) == 1 else None
+        elif launch is not None:
+            return None  # another program's
+        return options[0] if len(options) == 1 else None
+
+    def launch_of(self, flag: KnobSite) -> tuple[Launch | None, str]:
+        """The command that a flag stands in, and the file that it starts; (None, "") where neither can be told."""
+        if id(flag) not in self._flags:
+            launch = self._launch(flag)
+            self._flags[id(flag)] = launch, self.projects.script_of(launch) if launch else ""
+        return self._flags[id(flag)]
+
+    def printed_from(self, record: KnobSite) -> KnobSite | None:
+        """The option whose value a printout shows."""
+        name = last_word(record.setting or record.spelling)
+        options = [other for other in self._giving.get(name, ()) if other.role in (Role.OPTION, Role.DEFAULT)]
+        return self._only(record, [option for option in options if option.kind is not Kind.DEAD] or options)
+
+    def _launch(self, flag: KnobSite) -> Launch | None:
+        known = self.projects.launches(flag.file)
+        inside = [launch for launch in known if launch.line <= flag.line <= launch.last_line]
+        if inside:
+            return inside[-1] if len({launch.script for launch in inside}) == 1 else None
+        if flag.form in (Form.YAML, Form.JSON, Form.DOCKERFILE):
+            # A list of words over several lines: the command began above.
+            before = [launch for launch in known if flag.line - _MOST_LINES <= launch.line <= flag.line]
+            return before[-1] if before else None
+        return None
+
+    def _takes(self, option: KnobSite, flag: KnobSite) -> bool:
+        """Whether this is the option of that flag: by one of its spellings, or by its dest."""
+        wanted = last_word(flag.spelling)
+        if wanted in (last_word(option.spelling), last_word(option.setting)):
+            return True
+        text = self.projects.text(option.file)
+        lines = text.split("\n")
+        before = "\n".join(lines[max(0, option.line - 8) : option.line])
+        call = before[before.rfind("add_argument(") :] if "add_argument(" in before else ""
+        return bool(re.search(rf"[\"']{re.escape(flag.spelling)}[\"']", call))
+
+    def _in_scope(self, site: KnobSite, here: list[KnobSite], *, bare: bool) -> KnobSite | None:
+        """The one of the same file that is meant where the reference stands."""
+        if not bare:
+            options = [other for other in here if other.role is Role.OPTION]
+            here = options or [other for other in here if other.role is not Role.CALL]
+        if len(here) == 1:
+            return here[0] if not bare or self._reaches(here[0], site) else None
+        before = [other for other in here if (other.line, other.column) < (site.line, site.column)]
+        reaching = [other for other in before if self._reaches(other, site)]
+        return reaching[-1] if reaching else None
+
+    def _reaches(self, definition: KnobSite, site: KnobSite) -> bool:
+        """Whether a parameter's function, or a variable's block, still goes on where the reference stands."""
+        if site.form is not Form.PYTHON or definition.role not in (Role.DEFAULT, Role.NAME):
+            return True
+        lines = self.projects.text(site.file).split("\n")
+        start = definition.line - 1
+        while (
+            definition.role is Role.DEFAULT
+            and start > 0
+            and not re.match(r"\s*(?:async\s+)?(?:def|class)\b", lines[start])
+        ):
+            start -= 1
+        depth = _indent(lines[start])
+        if definition.role is Role.NAME and depth == 0:
+            return True
+        inside = lines[definition.line : site.line]
+        floor = depth + 1 if definition.role is Role.DEFAULT else depth
+        return all(
+            _indent(line) >= floor for line in inside if line.strip() and not line.lstrip().startswith(("#", ")", "]"))
+        )
+
+    def _only(self, site: KnobSite, others: Iterable[KnobSite]) -> KnobSite | None:
+        """The one place of the same project that can be meant, if it is one."""
+        found = [other for other in others if self.projects.together(site.file, other.file)]
+        if len(found) > 1 and site.file.endswith(".py"):
+            found = [other for other in found if self.projects.imports(site.file, other.file)] or found
+        if len(found) > 1:
+            files = set(self.projects.nearest(site.file, {other.file for other in found}))
+            found = [other for other in found if other.file in files]
+        return found[0] if len(found) == 1 else None
+
+
+def words(name: str) -> list[str]:
+    """The names in a dotted path or an option, with `_` for `-`: `cfg["data"].num-workers` has three."""
+    return [word.replace("-", "_") for word in _WORD.findall(name)]
+
+
+def last_word(name: str) -> str:
+    """The last of `words`, "" where there is none."""
+    parts = words(name)
+    return parts[-1] if parts else ""
+
+
+def _with_longest_path(parts: Sequence[str], others: Sequence[KnobSite]) -> list[KnobSite]:
+    """Those whose dotted path agrees with the end of a reference over the most words: `DATA.NUM_WORKERS` before `NUM_WORKERS`."""
+    ranked: dict[int, list[KnobSite]] = defaultdict(list)
+    for other in others:
+        ranked[_shared_end(parts, words(other.setting or other.spelling))].append(other)
+    return ranked[max(ranked)] if ranked else []
+
+
+def _shared_end(left: Sequence[str], right: Sequence[str]) -> int:
+    shared = 0
+    for one, other in zip(reversed(left), reversed(right), strict=False):
+        if one != other:
+            break
+        shared += 1
+    return shared
+
+
+def _last_before(site: KnobSite, others: Sequence[KnobSite]) -> KnobSite | None:
+    before = [other for other in others if (other.line, other.column) < (site.line, site.column)]
+    return before[-1] if before else None
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())

@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keepfed.knobs.files import MOST_BYTES_EACH, Files
+from keepfed.knobs.precedence import decided
+from keepfed.knobs.site import Kind, KnobSite, Role
+from tests.knobs.places import Places
+
+TRAIN = """
+import argparse
+from torch.utils.data import DataLoader
+parser = argparse.ArgumentParser()
+parser.add_argument('-j', '--workers', default=⟨4⟩, type=int)
+args = parser.parse_args()
+loader = DataLoader(data, num_workers=⟨args.workers⟩)
+"""
+
+
+def judged(places: Places) -> list[KnobSite]:
+    return decided(places.sites, places.sources)
+
+
+def trainer(**files: str) -> Places:
+    places = Places({"train.py": TRAIN} | {name.replace("__", "."): text for name, text in files.items()})
+    places.site("train.py", Role.OPTION, "--workers", setting="workers")
+    places.site("train.py", Role.CALL, mark=1, owner="DataLoader")
+    return places
+
+
+def test_a_value_in_the_call_counts() -> None:
+    places = Places({"a.py": "DataLoader(data, num_workers=⟨4⟩)\nDataLoader(data, num_workers=⟨0⟩)\n"})
+    places.site("a.py", Role.CALL)
+    places.site("a.py", Role.CALL, mark=1)
+    assert [site.wins for site in judged(places)] == [True, True]
+
+
+def test_an_options_default_counts_where_nothing_else_is_given_and_the_call_points_to_it() -> None:
+    option, call = judged(trainer())
+    assert (option.wins, option.kind) == (True, Kind.LITERAL)
+    assert (call.wins, call.kind, call.counts_at) == (False, Kind.REFERENCE, "train.py:5")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "python train.py --workers ⟨8⟩\n",
+        "torchrun --nproc_per_node 4 \\\n  train.py \\\n  --workers=⟨8⟩ \\\n  --lr 1\n",
+        "cd x && CUDA_VISIBLE_DEVICES=0 python3 -u ./train.py --workers ⟨8⟩\n",
+        "srun python -m torch.distributed.launch --nproc_per_node=2 train.py --workers ⟨8⟩\n",
+        "python -m train --workers ⟨8⟩\n",
+        "$PYTHON train.py --workers ⟨8⟩\n",
+    ],
+)
+def test_a_flag_of_the_script_that_starts_the_program_beats_the_default(command: str) -> None:
+    places = trainer(run__sh=command)
+    places.site("run.sh", Role.FLAG, "--workers", setting="workers")
+    option, call, flag = judged(places)
+    assert flag.wins is True
+    assert (option.wins, option.kind) == (False, Kind.OVERRIDDEN)
+    assert option.counts_at == f"run.sh:{flag.line}"
+    assert call.wins is False
+
+
+def test_a_short_option_is_led_to_the_same_default() -> None:
+    places = trainer(run__sh="python train.py -j ⟨8⟩\n")
+    places.site("run.sh", Role.FLAG, "-j")
+    assert [site.wins for site in judged(places)] == [False, False, True]
+
+
+def test_a_default_still_counts_where_another_command_does_not_give_the_option() -> None:
+    places = trainer(run__sh="python train.py --workers ⟨8⟩\n", debug__sh="# tiny\npython train.py --debug\n")
+    places.site("run.sh", Role.FLAG, "--workers")
+    option, _, flag = judged(places)
+    assert (option.wins, option.kind, flag.wins) == (True, Kind.LITERAL, True)
+
+
+def test_a_flag_for_another_program_says_nothing_about_this_one() -> None:
+    places = trainer(run__sh="python evaluate.py --workers ⟨8⟩\n")
+    places.site("run.sh", Role.FLAG, "--workers")
+    option, _, flag = judged(places)
+    assert (option.wins, option.kind, flag.wins) == (True, Kind.LITERAL, True)
+
+
+def test_a_command_whose_program_cannot_be_told_leaves_the_default_open() -> None:
+    places = trainer(run__sh="$LAUNCHER $SCRIPT --workers ⟨8⟩\n")
+    places.site("run.sh", Role.FLAG, "--workers")
+    assert [site.wins for site in judged(places)] == [None, False, True]
+
+
+def test_a_command_that_copies_or_lints_a_program_does_not_start_it() -> None:
+    places = trainer(run__sh="cp train.py /tmp\nruff check train.py\npython train.py --workers ⟨8⟩\n")
+    places.site("run.sh", Role.FLAG, "--workers")
+    assert [site.wins for site in judged(places)] == [False, False, True]
+
+
+def test_a_script_in_a_folder_starts_a_program_of_the_folder_above() -> None:
+    places = Places({"README.md": "", "train.py": TRAIN, "scripts/run.sh": "python train.py --workers ⟨8⟩\n"})
+    places.site("train.py", Role.OPTION, "--workers", setting="workers")
+    places.site("scripts/run.sh", Role.FLAG, "--workers")
+    assert [site.wins for site in judged(places)] == [False, True]
+
+
+def test_an_option_in_an_imported_file_is_beaten_by_the_flag_of_the_script_that_imports_it() -> None:
+    places = Places(
+        {
+            "setup.py": "",
+            "train.py": "from options.base import Options\nopt = Options().parse()\n",
+            "options/base.py": "p.add_argument('--nThreads', default=⟨2⟩, type=int)\n",
+            "run.sh": "python train.py --nThreads ⟨8⟩\n",
+        }
+    )
+    places.site("options/base.py", Role.OPTION, "--nThreads", setting="nThreads")
+    places.site("run.sh", Role.FLAG, "--nThreads")
+    assert [site.wins for site in judged(places)] == [False, True]
+
+
+def test_the_later_of_two_equal_flags_of_one_command_counts() -> None:
+    places = trainer(run__sh="python train.py --workers ⟨8⟩ --workers ⟨6⟩\n")
+    places.site("run.sh", Role.FLAG, "--workers", setting="workers")
+    places.site("run.sh", Role.FLAG, "--workers", mark=1, setting="workers")
+    _, _, first, second = judged(places)
+    assert (first.wins, first.kind, second.wins) == (False, Kind.OVERRIDDEN, True)
+
+
+def test_a_flag_with_a_variable_points_to_its_last_assignment() -> None:
+    places = trainer(run__sh="WORKERS=⟨8⟩\npython train.py --workers ⟨$WORKERS⟩\n")
+    places.site("run.sh", Role.VARIABLE, "WORKERS", setting="WORKERS")
+    places.site("run.sh", Role.FLAG, "--workers", mark=1)
+    option, _, variable, flag = judged(places)
+    assert (option.wins, variable.wins, flag.wins, flag.counts_at) == (False, True, False, "run.sh:1")
+
+
+def test_scripts_with_the_same_option_in_one_folder_are_not_mixed_up() -> None:
+    places = Places({"a.py": TRAIN, "b.py": TRAIN})
+    for name in ("a.py", "b.py"):
+        places.site(name, Role.OPTION, "--workers", setting="workers")
+        places.site(name, Role.CALL, mark=1)
+    assert [site.counts_at for site in judged(places)] == ["", "a.py:5", "", "b.py:5"]
+
+
+def test_a_reference_into_another_file_is_followed_only_where_one_option_can_be_meant() -> None:
+    files = {"main.py": "loader = DataLoader(d, num_workers=⟨opt.workers⟩)\n", "one.py": TRAIN}
+    places = Places(files)
+    places.site("main.py", Role.CALL)
+    places.site("one.py", Role.OPTION, "--workers", setting="workers")
+    assert judged(places)[0].counts_at == "one.py:5"
+    places = Places(files | {"two.py": TRAIN})
+    places.site("main.py", Role.CALL)
+    for name in ("one.py", "two.py"):
+        places.site(name, Role.OPTION, "--workers", setting="workers")
+    assert (judged(places)[0].wins, judged(places)[0].counts_at) == (None, "")
+
+
+def test_the_imported_options_are_meant_where_several_would_do() -> None:
+    places = Places(
+        {
+            "main.py": "from two import parser\nloader = DataLoader(d, num_workers=⟨opt.workers⟩)\n",
+            "one.py": TRAIN,
+            "two.py": TRAIN,
+        }
+    )
+    places.site("main.py", Role.CALL)
+    for name in ("one.py", "two.py"):
+        places.site(name, Role.OPTION, "--workers", setting="workers")
+    assert judged(places)[0].counts_at == "two.py:5"
+
+
+def test_neighbouring_projects_are_never_tied_together() -> None:
+    places = Places({"a/main.py": "DataLoader(d, num_workers=⟨opt.workers⟩)\n", "b/opts.py": TRAIN})
+    places.site("a/main.py", Role.CALL)
+    places.site("b/opts.py", Role.OPTION, "--workers", setting="workers")
+    reference, option = judged(places)
+    assert (reference.wins, option.wins) == (None, True)
+
+
+def test_a_constant_counts_for_the_call_that_takes_it_also_from_another_file() -> None:
+    places = Places(
+        {
+            "config.py": "NUM_WORKERS = ⟨4⟩\n",
+            "main.py": "from config import *\nDataLoader(d, num_workers=⟨NUM_WORKERS⟩)\n",
+        }
+    )
+    places.site("config.py", Role.NAME, "NUM_WORKERS", setting="NUM_WORKERS")
+    places.site("main.py", Role.CALL)
+    constant, call = judged(places)
+    assert (constant.wins, call.wins, call.counts_at) == (True, False, "config.py:1")
+
+
+def test_a_parameter_is_tied_to_the_call_in_its_own_function_only() -> None:
+    places = Places(
+        {
+            "data.py": "def train(d, num_workers=⟨4⟩):\n    return DataLoader(d, num_workers=⟨num_workers⟩)\n\n\n"
+            "def test(d, num_workers):\n    return DataLoader(d, num_workers=⟨num_workers⟩)\n"
+        }
+    )
+    places.site("data.py", Role.DEFAULT, setting="num_workers", owner="train")
+    places.site("data.py", Role.CALL, mark=1)
+    places.site("data.py", Role.CALL, mark=2)
+    default, inside, outside = judged(places)
+    assert (default.wins, inside.counts_at, outside.wins) == (True, "data.py:1", None)
+
+
+def test_a_parameter_that_a_caller_gives_is_left_open() -> None:
+    places = Places(
+        {
+            "data.py": "def train(d, num_workers=⟨4⟩):\n    return DataLoader(d, num_workers=⟨num_workers⟩)\n",
+            "main.py": "from data import train\ntrain(d, num_workers=⟨8⟩)\ntrain(e)\n",
+        }
+    )
+    places.site("data.py", Role.DEFAULT, setting="num_workers", owner="train")
+    places.site("data.py", Role.CALL, mark=1, owner="DataLoader")
+    places.site("main.py", Role.CALL, owner="train")
+    assert [site.wins for site in judged(places)] == [None, False, True]
+
+
+# ------------------------------------------------------------------------------------------------------------------ overlays
+
+COMPOSE = "services:\n  train:\n    shm_size: ⟨8gb⟩\n  other:\n    shm_size: ⟨1gb⟩\n"
+
+
+@pytest.mark.parametrize("base", ["docker-compose.yml", "compose.yaml"])
+def test_an_override_file_of_compose_beats_the_same_service_only(base: str) -> None:
+    override = base.replace(".y", ".override.y")
+    places = Places({base: COMPOSE, override: "services:\n  train:\n    shm_size: ⟨2gb⟩\n"})
+    facts: dict[str, Any] = {"knob": "shm_size", "kind": Kind.LITERAL}
+    places.site(base, Role.LIMIT, "shm_size", setting="services.train.shm_size", **facts)
+    places.site(base, Role.LIMIT, "shm_size", mark=1, setting="services.other.shm_size", **facts)
+    places.site(override, Role.LIMIT, "shm_size", setting="services.train.shm_size", **facts)
+    train, other, over = judged(places)
+    assert (train.wins, train.kind, train.counts_at) == (False, Kind.OVERRIDDEN, f"{override}:3")
+    assert (other.wins, over.wins) == (True, True)
+
+
+HYDRA = {
+    "README.md": "",
+    "conf/train.yaml": "defaults:\n  - _self_\n  - data: mnist\n  - override hydra/launcher: joblib  # many\n  - debug: null\nseed: 1\n",
+    "conf/data/mnist.yaml": "_target_: src.data.MNISTDataModule\nnum_workers: ⟨4⟩\n",
+    "conf/data/cifar.yaml": "num_workers: ⟨4⟩\n",
+    "conf/debug/default.yaml": "# @package _global_\ndata:\n  num_workers: ⟨0⟩\n",
+    "src/data.py": "class MNISTDataModule:\n    def __init__(self, num_workers: int = ⟨0⟩):\n        pass\n",
+}
+
+
+def hydra(**files: str) -> Places:
+    places = Places(HYDRA | {name.replace("__", "."): text for name, text in files.items()})
+    places.site("conf/data/mnist.yaml", Role.CONFIG, setting="num_workers")
+    places.site("conf/data/cifar.yaml", Role.CONFIG, setting="num_workers")
+    places.site("conf/debug/default.yaml", Role.CONFIG, setting="data.num_workers")
+    places.site("src/data.py", Role.DEFAULT, setting="num_workers", owner="MNISTDataModule.__init__")
+    return places
+
+
+def test_the_defaults_list_says_which_file_counts_and_its_class_default_does_not() -> None:
+    mnist, cifar, debug, default = judged(hydra())
+    assert (mnist.wins, cifar.wins, debug.wins) == (True, None, None)
+    assert (default.wins, default.kind, default.counts_at) == (False, Kind.OVERRIDDEN, "conf/data/mnist.yaml:2")
+
+
+def test_an_override_on_the_command_line_beats_the_file_of_its_group() -> None:
+    places = hydra(**{"run__sh": "python src/train.py data.num_workers=⟨8⟩\n", "src/train__py": "import hydra\n"})
+    places.site("run.sh", Role.FLAG, "num_workers", setting="data.num_workers")
+    mnist, _, debug, _, flag = judged(places)
+    assert (mnist.wins, mnist.kind, flag.wins) == (False, Kind.OVERRIDDEN, True)
+    assert debug.wins is not True
+
+
+def test_a_group_that_a_command_selects_counts_too() -> None:
+    places = hydra(**{"run__sh": "python src/train.py debug=default\n", "src/train__py": "import hydra\n"})
+    _, cifar, debug, _ = judged(places)
+    assert (cifar.wins, debug.wins) == (None, True)
+
+
+def test_the_later_of_two_equal_keys_counts_but_two_items_of_a_list_are_two_places() -> None:
+    places = Places({"a.yaml": "data:\n  num_workers: ⟨4⟩\n  x: 1\n  num_workers: ⟨8⟩\n"})
+    first: dict[str, Any] = {"setting": "data.num_workers"}
+    places.site("a.yaml", Role.CONFIG, **first)
+    places.site("a.yaml", Role.CONFIG, mark=1, **first)
+    first_of_two, _ = judged(places)
+    assert (first_of_two.wins, first_of_two.kind) == (False, Kind.OVERRIDDEN)
+    places = Places({"a.yaml": "data:\n  - num_workers: ⟨4⟩\n    x: 1\n  - num_workers: ⟨8⟩\n"})
+    places.site("a.yaml", Role.CONFIG, **first)
+    places.site("a.yaml", Role.CONFIG, mark=1, **first)
+    assert [site.kind for site in judged(places)] == [Kind.LITERAL, Kind.LITERAL]
+
+
+def test_equal_keys_in_json_are_one_place_and_in_two_objects_two() -> None:
+    for text, kind in (
+        ('{"num_workers": ⟨4⟩, "a": {"b": "}"}, "num_workers": ⟨8⟩}', Kind.OVERRIDDEN),
+        ('{"data": [{"num_workers": ⟨4⟩}, {"num_workers": ⟨8⟩}]}', Kind.LITERAL),
+    ):
+        places = Places({"a.json": text})
+        places.site("a.json", Role.CONFIG, setting="num_workers")
+        places.site("a.json", Role.CONFIG, mark=1, setting="num_workers")
+        assert judged(places)[0].kind is kind
+
+
+def test_one_of_several_configurations_counts_only_where_it_is_named() -> None:
+    files = {"train.py": "import sys\n", "a.yaml": "num_workers: ⟨4⟩\n", "b.yaml": "num_workers: ⟨8⟩\n"}
+    for extra, wins in (({}, [None, None]), ({"run.sh": "python train.py --cfg b.yaml\n"}, [None, True])):
+        places = Places(files | extra)
+        places.site("a.yaml", Role.CONFIG, setting="num_workers")
+        places.site("b.yaml", Role.CONFIG, setting="num_workers")
+        assert [site.wins for site in judged(places)] == wins
+
+
+def test_a_configuration_beats_the_default_of_the_code_that_opens_it() -> None:
+    for opened, wins in (("'config.yaml'", False), ("sys.argv[1]", None)):
+        places = Places(
+            {
+                "config.yaml": "num_workers: ⟨4⟩\n",
+                "train.py": f"@dataclass\nclass Config:\n    num_workers: int = ⟨0⟩\ncfg = load({opened})\n",
+            }
+        )
+        places.site("config.yaml", Role.CONFIG, setting="num_workers")
+        places.site("train.py", Role.DEFAULT, setting="num_workers", owner="Config")
+        assert judged(places)[1].wins is wins
+
+
+# ----------------------------------------------------------------------------------------------------------------- printouts
+
+
+def test_a_printout_never_counts_and_says_which_option_does() -> None:
+    places = Places(
+        {
+            "options.py": TRAIN.replace("--workers", "--nThreads"),
+            "checkpoints/x/opt.txt": "nThreads: ⟨4⟩\t[default: 2]\n",
+        }
+    )
+    places.site("options.py", Role.OPTION, "--nThreads", setting="nThreads")
+    places.site("checkpoints/x/opt.txt", Role.PRINTED, "nThreads", setting="nThreads", kind=Kind.RECORD)
+    option, record = judged(places)
+    assert (option.wins, record.wins, record.kind, record.counts_at) == (True, False, Kind.RECORD, "options.py:5")
+
+
+def test_a_text_file_that_the_projects_own_code_writes_is_a_printout_without_any_header() -> None:
+    writer = "file_name = os.path.join(d, 'opt.txt')\nwith open(file_name, 'wt') as f:\n    f.write(message)\n"
+    for code, kind in ((writer, Kind.RECORD), ("lines = open('opt.txt').read()\n", Kind.LITERAL)):
+        places = Places({"options.py": code, "runs/a/opt.txt": "num_workers: ⟨4⟩\n"})
+        places.site("runs/a/opt.txt", Role.CONFIG, setting="num_workers")
+        assert judged(places)[0].kind is kind
+
+
+def test_what_a_reader_calls_dead_never_counts() -> None:
+    places = Places({"train.py": TRAIN})
+    places.site("train.py", Role.OPTION, "--workers", setting="workers", kind=Kind.DEAD)
+    (option,) = judged(places)
+    assert (option.wins, option.kind) == (False, Kind.DEAD)
+
+
+def test_a_text_that_was_not_kept_leaves_the_file_known_by_name() -> None:
+    files = Files()
+    files.add("a.sh", b"x" * (MOST_BYTES_EACH + 1))
+    files.add("b.sh", b"y")
+    assert list(files) == ["a.sh", "b.sh"]
+    assert files["b.sh"].text == "y"
+    with pytest.raises(KeyError):
+        files["a.sh"]
