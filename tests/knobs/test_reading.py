@@ -66,7 +66,7 @@ def test_what_a_reader_gives_up_on_is_read_line_by_line(monkeypatch: pytest.Monk
 
     lines = reading._function("keepfed.knobs.text_lines:read")
     monkeypatch.setattr(reading, "_function", lambda target: lines if target.endswith("text_lines:read") else give_up)
-    monkeypatch.setattr(reading, "READERS", (Reader("x:read", suffixes=(".zz",)),))
+    monkeypatch.setitem(reading._BY_SUFFIX, ".zz", Reader("x:read", suffixes=(".zz",)))
     source = Source.of("a.zz", b"num_workers = 4\n")
     assert source is not None
     sites = reading.read(source)

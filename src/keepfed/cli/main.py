@@ -54,6 +54,7 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "run": Verb("keepfed.cli.run:run", "cli.verb_run", "cli.help_run", runs_program=True),
     "tune": Verb("keepfed.cli.tune.door:tune", "cli.verb_tune", "cli.help_tune", runs_program=True, takes_spec=True),
+    "scan": Verb("keepfed.cli.scan.door:scan", "cli.verb_scan", "cli.help_scan"),
 }
 
 EXIT_CODES: tuple[tuple[type[KeepfedError], int], ...] = (

@@ -44,7 +44,7 @@ class Reader:
 
 _LINES = "keepfed.knobs.text_lines:read"
 
-# The first row that fits is the reader: names of all rows first, then suffixes, then first lines, then content.
+# The first row that fits is the reader: by suffix, then by whole name, then by the program of a first line, then by content.
 READERS: tuple[Reader, ...] = (
     # Python and notebooks
     Reader(_LINES, suffixes=(".py", ".pyw", ".pyi", ".py3", ".pyx"), programs=r"python[\d.]*|pypy3?|uv"),
@@ -77,6 +77,7 @@ READERS: tuple[Reader, ...] = (
     ),
 )
 
+_BY_SUFFIX = {suffix: row for row in reversed(READERS) for suffix in row.suffixes}
 _SHEBANG = re.compile(rb"\A#![ \t]*(\S+)(?:[ \t]+(?:-\S+[ \t]+)*(\S+))?")
 _HEAD_BYTES = 4096
 
@@ -84,30 +85,48 @@ _HEAD_BYTES = 4096
 def reader_for(name: str, head: bytes) -> Reader | None:
     """The reader of a file, from its path and its first bytes (UTF-8), or None where it looks like no settings at all."""
     base = name.replace("\\", "/").rpartition("/")[2].lower()
+    by_name = _reader_by_name(base)
+    if by_name is not None or not head:
+        return by_name
     program = _program(head)
-    tests: tuple[Callable[[Reader], object], ...] = (
-        lambda row: re.fullmatch(row.names, base),
-        lambda row: base.endswith(row.suffixes) if row.suffixes else False,
-        lambda row: program and re.fullmatch(row.programs, program),
-    )
-    for fits in tests:
-        for row in READERS:
-            if fits(row):
-                return row
+    for row in READERS if program else ():
+        if re.fullmatch(row.programs, program):
+            return row
     if _tells_its_kind(base):
         return None
     return next((row for row in READERS if re.search(row.begins, head[:_HEAD_BYTES])), None)
 
 
+def _reader_by_name(base: str) -> Reader | None:
+    """Thousands of files are asked for in a scan, nearly all of which their suffix decides."""
+    _, *suffixes = base.split(".")
+    for count in (2, 1):
+        row = _BY_SUFFIX.get("." + ".".join(suffixes[-count:])) if len(suffixes) >= count else None
+        if row is not None:
+            return row
+    return next((row for row in READERS if re.fullmatch(row.names, base)), None)
+
+
 def read(source: Source) -> list[KnobSite]:
     """Every site of one file, in its order; line by line where no reader fits, or where the one that does gives up."""
+    return read_or_lines(source)[0]
+
+
+def read_or_lines(source: Source) -> tuple[list[KnobSite], str]:
+    """Every site of one file, and a key `knobs.skipped_*` where its lines had to be read instead, or "".
+
+    One odd file among thousands must not end a scan: what a reader did not expect is said, and the file's lines are read.
+    """
     row = reader_for(source.name, source.utf8[:_HEAD_BYTES])
+    problem = ""
     try:
-        sites = list(_function(row.target if row else _LINES)(source))
+        return each_once(_function(row.target if row else _LINES)(source)), ""
     except (Unreadable, RecursionError):
         # Python's own parser and compiler raise RecursionError on texts that are nested too deeply.
-        sites = list(_function(_LINES)(source))
-    return each_once(sites)
+        problem = "knobs.skipped_unparsed"
+    except Exception:
+        problem = "knobs.skipped_failed"
+    return each_once(_function(_LINES)(source)), problem
 
 
 def each_once(sites: Iterable[KnobSite]) -> list[KnobSite]:

@@ -1,0 +1,56 @@
+"""`keepfed scan train/ compose.yaml`: every place where a data loading setting is written, and which one counts.
+
+It only reads, and what it reads is never executed. stdout has the answer alone (a table, one JSON object, or what differs from
+what was expected); nothing of it is cut off where stdout is no terminal, since then it is read by grep.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from keepfed.cli.scan.expect import Verdict, verdict_of
+from keepfed.cli.scan.report import report
+from keepfed.errors import UsageError
+from keepfed.knobs.knob import Wish, wish
+from keepfed.knobs.scan import Scanned, scan_paths
+from keepfed.text import say
+
+
+def scan(
+    paths: Annotated[list[str] | None, typer.Argument(metavar="PATH", help=say("scan.paths"))] = None,
+    as_json: Annotated[bool, typer.Option("--json", help=say("scan.json"))] = False,
+    expect: Annotated[list[str] | None, typer.Option("--expect", metavar="KNOB=VALUE", help=say("scan.expect"))] = None,
+) -> int:
+    """Show what the files say; with `--expect`, exit 1 where they say something else."""
+    wishes = [_wished(pair) for pair in expect or ()]
+    scanned = scan_paths(paths or ["."])
+    verdicts = [verdict_of(wished, scanned.sites) for wished in wishes]
+    if as_json:
+        sys.stdout.write(json.dumps(report(scanned, verdicts), indent=1) + "\n")
+    elif verdicts:
+        _tell(verdicts)
+    else:
+        _show(scanned, paths or ["."])
+    return 0 if all(verdict.met for verdict in verdicts) else 1
+
+
+def _wished(pair: str) -> Wish:
+    name, equals, value = pair.partition("=")
+    if not (name and equals and value):
+        raise UsageError(say("scan.bad_expect", pair=pair), next_step=say("scan.bad_expect_next"))
+    return wish(name.strip(), value)
+
+
+def _tell(verdicts: list[Verdict]) -> None:
+    for verdict in verdicts:
+        sys.stdout.write("".join(f"{line}\n" for line in verdict.lines()))
+
+
+def _show(scanned: Scanned, paths: list[str]) -> None:
+    from keepfed.cli.scan.table import show_table
+
+    show_table(scanned, paths)

@@ -1,0 +1,63 @@
+"""What `keepfed scan --json` prints: one object, whose keys stay what they are (docs/scan.md has each of them)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from keepfed.cli.scan.expect import Verdict
+from keepfed.knobs.scan import Scanned
+from keepfed.knobs.site import KnobSite, Skipped
+from keepfed.text import say
+
+SCHEMA = "keepfed.scan/1"
+
+
+def report(scanned: Scanned, verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
+    """The whole answer; `expect` is there only where something was expected."""
+    answer: dict[str, Any] = {
+        "schema": SCHEMA,
+        "sites": [site_fields(site) for site in scanned.sites],
+        "skipped": [_skipped(skipped) for skipped in scanned.skipped],
+    }
+    if verdicts:
+        answer["expect"] = [_expected(verdict) for verdict in verdicts]
+    return answer
+
+
+def site_fields(site: KnobSite) -> dict[str, Any]:
+    """One site."""
+    return {
+        "file": site.file,
+        "line": site.line,
+        "column": site.column,
+        "start": site.span.start,
+        "end": site.span.end,
+        "knob": site.knob,
+        "spelling": site.spelling,
+        "value": site.value,
+        "kind": site.kind.value,
+        "wins": site.wins,
+        "original": asdict(site.original) if site.original else None,
+        "in_effect": asdict(site.in_effect) if site.in_effect else None,
+        "form": site.form.value,
+        "role": site.role.value,
+        "owner": site.owner or None,
+        "refers_to": site.refers_to or None,
+        "editable": asdict(site.target) if site.target else None,
+        "refusal": say(site.refusal) if site.refusal else None,
+    }
+
+
+def _skipped(skipped: Skipped) -> dict[str, str]:
+    return {"file": skipped.file, "reason": say(skipped.reason), "code": skipped.reason.removeprefix("knobs.skipped_")}
+
+
+def _expected(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "knob": verdict.wished.spelling,
+        "value": verdict.wished.value,
+        "met": verdict.met,
+        "differs": [{"file": site.file, "line": site.line, "column": site.column} for site in verdict.differing],
+    }
