@@ -61,14 +61,18 @@ READERS: tuple[Reader, ...] = (
     ),
     # command lines
     Reader(
-        _LINES,
+        "keepfed.knobs.shell:read",
         suffixes=(".sh", ".bash", ".zsh", ".ksh", ".fish", ".csh", ".slurm", ".sbatch", ".slm", ".pbs", ".job", ".sub"),
         programs=r"(?:ba|z|k|da|fi|c|tc|a)?sh",
         begins=rb"(?m)^#(?:SBATCH|PBS|BSUB|\$) -",
     ),
-    Reader(_LINES, names=r"(?:gnu)?makefile(?:\..*)?", suffixes=(".mk", ".mak")),
-    Reader(_LINES, names=r"(?:docker|container)file(?:[._-].*)?", suffixes=(".dockerfile", ".containerfile")),
-    Reader(_LINES, names=r"\.?env(?:rc)?|\.env[._-].*|.*\.env(?:\.\w+)?"),
+    Reader("keepfed.knobs.makefile:read", names=r"(?:gnu)?makefile(?:\..*)?", suffixes=(".mk", ".mak")),
+    Reader(
+        "keepfed.knobs.dockerfile:read",
+        names=r"(?:docker|container)file(?:[._-].*)?",
+        suffixes=(".dockerfile", ".containerfile"),
+    ),
+    Reader("keepfed.knobs.dotenv:read", names=r"\.?env(?:rc)?|\.env[._-].*|.*\.env(?:\.\w+)?"),
     # what no parser of ours reads: Windows' scripts, templates of any of the above, and rarer kinds of settings
     Reader(
         _LINES,

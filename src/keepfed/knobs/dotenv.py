@@ -1,0 +1,34 @@
+"""Environment files: `.env`, `train.env`. One `NAME=value` a line, perhaps with `export`, quotes, and a remark behind a blank.
+
+The names that count are those of thread variables, and those that say by themselves that they are a loader's: what reads the
+file is not seen here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from keepfed.knobs.command_line import Named, meaning, site
+from keepfed.knobs.site import Form, KnobSite, Role
+from keepfed.knobs.source import Source
+from keepfed.knobs.words import Word, standing
+
+_PAIR = re.compile(
+    r"^[ \t]*(?:export[ \t]+|set[ \t]+)?([A-Za-z_][\w.]*)[ \t]*=[ \t]*"
+    r"(\"[^\"\n]*\"|'[^'\n]*'|[^\s#][^\r\n]*?)[ \t]*(?:[ \t]#[^\r\n]*)?\r?$",
+    re.MULTILINE,
+)
+
+
+def read(source: Source) -> Iterator[KnobSite]:
+    """The settings of an environment file."""
+    for pair in _PAIR.finditer(source.text):
+        found = meaning(pair[1])
+        if found is None or not found.sure:
+            continue
+        start = len(source.text[: pair.start(2)].encode("utf-8", "surrogatepass"))
+        value = Word(pair[2], start, start + len(pair[2].encode("utf-8", "surrogatepass")))
+        stands = standing(value, found.knob, Form.DOTENV)
+        if stands is not None:
+            yield site(source, Named(found.knob, pair[1], Role.VARIABLE, pair[1]), stands, Form.DOTENV)

@@ -1,0 +1,32 @@
+"""A file inside a file: the Python or YAML of a here-document, read by its own reader, with its places in the outer file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from keepfed.knobs import reading
+from keepfed.knobs.site import KnobSite, Span
+from keepfed.knobs.source import Source
+
+
+def sites_within(source: Source, start: int, end: int, name: str) -> list[KnobSite]:
+    """The sites in a stretch of `source.utf8`, read as a file of that name would be; their places are those of `source`."""
+    span = source.span(start, end)
+    part = Source(name, source.data[span.start : span.end], source.encoding, 0, source.utf8[start:end])
+    return [_moved(source, site, start, span.start) for site in reading.read(part)]
+
+
+def _moved(source: Source, site: KnobSite, start: int, disk_start: int) -> KnobSite:
+    line, column = source.place(start)
+    return replace(
+        site,
+        file=source.name,
+        line=site.line + line - 1,
+        column=site.column + (column - 1 if site.line == 1 else 0),
+        span=_shifted(site.span, disk_start),
+        target=_shifted(site.target, disk_start) if site.target else None,
+    )
+
+
+def _shifted(span: Span, by: int) -> Span:
+    return Span(span.start + by, span.end + by)

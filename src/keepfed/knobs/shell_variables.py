@@ -1,0 +1,114 @@
+"""Which variables of a script hold a setting: judged by their names, and by what is done with them.
+
+`NUM_WORKERS=8` is a loader's where it reaches `--num_workers $NUM_WORKERS`, and a number of machines where it reaches
+`--nnodes $NUM_WORKERS`. A name that says nothing (`N=8`, `workers=8`) counts only if every use of it is that setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from keepfed.knobs.command_line import Named, meaning, site
+from keepfed.knobs.site import Form, Kind, KnobSite, Role
+from keepfed.knobs.source import Source
+from keepfed.knobs.words import Word, standing
+
+_LONGEST_CHAIN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """`NAME=value`."""
+
+    name: str
+    """The variable."""
+    value: Word
+    """What it gets."""
+    exported: bool
+    """Whether programs that are started see it."""
+    start: int
+    """Offset of the whole assignment."""
+    end: int
+    """Offset behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """`$NAME`, somewhere."""
+
+    name: str
+    """The variable."""
+    start: int
+    """Offset of the name."""
+    silent: bool
+    """Printed or tested only."""
+    option: bool
+    """The value of an option, or a count."""
+
+
+def definitions(
+    source: Source, assignments: Sequence[Assignment], uses: Sequence[Use], flags: Sequence[KnobSite], form: Form
+) -> Iterator[KnobSite]:
+    """The sites of the variables that hold a setting. `flags` are the sites on command lines, with what they refer to."""
+    flows = _Flows(source, uses, flags)
+    found: dict[int, KnobSite] = {}
+    for _ in range(_LONGEST_CHAIN):
+        for assignment in assignments:
+            made = _definition(source, assignment, flows, form)
+            if made is not None and assignment.start not in found:
+                found[assignment.start] = made
+                flows.add(made)
+    yield from found.values()
+
+
+class _Flows:
+    """Which settings a variable reaches."""
+
+    def __init__(self, source: Source, uses: Sequence[Use], flags: Sequence[KnobSite]) -> None:
+        self._uses = uses
+        self._disk = {use.start: source.span(use.start, use.start).start for use in uses}
+        self._reached: dict[str, set[str]] = {}
+        self._spans: list[tuple[int, int]] = []
+        for flag in flags:
+            self.add(flag)
+
+    def add(self, made: KnobSite) -> None:
+        if made.refers_to:
+            self._reached.setdefault(made.refers_to, set()).add(made.knob)
+            # A fallback's span is only the number in `${N:-8}`: the name stands a little before.
+            self._spans.append((made.span.start - len(made.refers_to.encode()) - 4, made.span.end))
+
+    def knobs(self, name: str) -> set[str]:
+        """The settings that the variable reaches."""
+        return self._reached.get(name, set())
+
+    def serves_others(self, name: str, start: int, end: int) -> bool:
+        """Whether the variable is the value of something that is no setting."""
+        return any(
+            use.option and not use.silent and not start <= use.start < end and not self._is_known(use)
+            for use in self._uses
+            if use.name == name
+        )
+
+    def _is_known(self, use: Use) -> bool:
+        at = self._disk[use.start]
+        return any(start <= at < end for start, end in self._spans)
+
+
+def _definition(source: Source, assignment: Assignment, flows: _Flows, form: Form) -> KnobSite | None:
+    said = meaning(assignment.name)
+    reached = flows.knobs(assignment.name)
+    others = flows.serves_others(assignment.name, assignment.start, assignment.end)
+    if said is not None and said.sure:
+        knob = said.knob
+        if others and knob not in reached and knob != "threads_env":
+            return None
+    elif len(reached) == 1 and not others:
+        (knob,) = reached
+    else:
+        return None
+    value = standing(assignment.value, knob, form)
+    if value is None or (value.kind is not Kind.LITERAL and (said is None or not said.sure)):
+        return None
+    return site(source, Named(knob, assignment.name, Role.VARIABLE, assignment.name), value, form)

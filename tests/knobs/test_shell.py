@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import pytest
+
+from keepfed.knobs.site import Role
+from tests.knobs.marked import compare, plain, sites_in
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        # A flag takes its value from a variable: the definition is what counts.
+        "NUM_WORKERS=⟨8⟩\npython a.py --num_workers ⟨$NUM_WORKERS|reference⟩\npython b.py --num_workers=⟨${NUM_WORKERS}|reference⟩\n",
+        'NUM_WORKERS=${NUM_WORKERS:-⟨4⟩}\npython a.py --num_workers "⟨$NUM_WORKERS|reference⟩"\n',
+        'NUM_WORKERS="${4:-⟨24⟩}"\npython a.py --num_workers ⟨$NUM_WORKERS|reference⟩\n',
+        "CPUS_PER_TASK=${CPUS_PER_TASK:-⟨2⟩}\nsrun --cpus-per-task=⟨${CPUS_PER_TASK}|reference⟩ python test.py\n",
+        "python a.py --num_workers ${NW:-⟨4⟩}\n",
+        "local_workers() {\n  local num_workers=⟨4⟩\n  python a.py --num_workers ⟨$num_workers|reference⟩\n}\n",
+        # A name that says nothing counts where every use is that setting.
+        "workers=⟨8⟩\npython main.py --gpu 0 -j ⟨$workers|reference⟩\n",
+        "nj=⟨8⟩\necho $nj\npython main.py --num_workers ⟨${nj}|reference⟩\n",
+        "N=4\npython main.py --num_workers ⟨$N|reference⟩ --gpus $N\n",
+        "for nw in 0 2 4; do python main.py --num_workers ⟨$nw|reference⟩; done\n",
+        # A good name counts unless all that it reaches is something else.
+        "NUM_WORKERS=4\ntorchrun --nnodes $NUM_WORKERS train.py\n",
+        "NUM_WORKERS=4\nfor i in $(seq 1 $NUM_WORKERS); do ./start $i; done\n",
+        "NUM_WORKERS=4\nexec gunicorn --workers $NUM_WORKERS app:app\n",
+        "export NUM_WORKERS=⟨4⟩\n",
+        "export SHM_SIZE=⟨16g⟩\ndocker run --shm-size ⟨$SHM_SIZE|reference⟩ image\n",
+        "WORKERS=4\ngunicorn -w $WORKERS app:app\n",
+        # Thread variables.
+        "export OMP_NUM_THREADS=⟨4⟩ MKL_NUM_THREADS=⟨2⟩ FOO=3\n",
+        'export OMP_NUM_THREADS="⟨1⟩"\n',
+        "OMP_NUM_THREADS=⟨1⟩ MKL_NUM_THREADS=⟨1⟩ python train.py\n",
+        "export OMP_NUM_THREADS=⟨$SLURM_CPUS_PER_TASK|reference⟩\n",
+        "export OMP_NUM_THREADS=⟨$(nproc)|expression⟩\n",
+        "n=⟨6⟩\nexport OMP_NUM_THREADS=⟨$n|reference⟩\n",
+        ": ${OMP_NUM_THREADS:=⟨4⟩}\nexport OMP_NUM_THREADS\n",
+        "declare -x OMP_NUM_THREADS=⟨4⟩\n",
+        "setenv OMP_NUM_THREADS ⟨4⟩\n",
+        'if [ -z "$OMP_NUM_THREADS" ]; then\n  export OMP_NUM_THREADS=⟨4⟩\nfi\n',
+        "unset OMP_NUM_THREADS\n",
+        # Strings and arrays that a command line is made of.
+        'CMD="python train.py --num_workers ⟨4⟩ --batch 2"\neval $CMD\n',
+        'CMD="docker run -it \\\n    --shm-size=\\"⟨8g⟩\\" \\\n    image"\n$CMD\n',
+        'ARGS="--num_workers ⟨4⟩ --lr 1"\nARGS="$ARGS --prefetch_factor ⟨2⟩"\nARGS+=" --pin_memory ⟨true⟩"\n',
+        "args=(\n  --num_workers ⟨4⟩  # four\n  # --num_workers 8\n  --workers ⟨3⟩ --batch-size 4\n)\nargs+=(--prefetch-factor ⟨2⟩)\n",
+        'DOCKER_ARGS="--gpus all --shm-size=⟨8g⟩"\n',
+        'DOCKER_ARGS="--ipc=host --shm-size=⟨8g|overridden⟩"\n',
+        # Texts that are printed, tested or written down.
+        "cat <<EOF\nusage: train.sh --num_workers 8\nNUM_WORKERS=4\nEOF\n",
+        'usage() {\n  echo "  --num_workers N   (default: 4)"\n  echo "num_workers=4"\n}\n',
+        'if [ "$NUM_WORKERS" -gt 8 ]; then echo "--num_workers 8"; fi\n',
+        'while [ $# -gt 0 ]; do case "$1" in\n  --num_workers) NUM_WORKERS=⟨"$2"|reference⟩; shift ;;\nesac; done\n'.replace(
+            '⟨"$2"|', '"⟨$2|'
+        ).replace("reference⟩;", 'reference⟩";'),
+        # A file in the script.
+        "python - <<'EOF'\nfrom torch.utils.data import DataLoader\nDataLoader(data, num_workers=⟨4⟩)\nEOF\n",
+        "cat > conf.yaml <<EOF\ndata:\n  num_workers: ⟨4⟩\nEOF\n",
+        "cat <<EOF > job.sh\npython train.py --num_workers ⟨4⟩\nEOF\n",
+        "sbatch <<EOF\n#!/bin/bash\nsrun python train.py --num_workers ⟨4⟩\nEOF\n",
+        # What a shell would not take, and a reader understands.
+        "python train.py --data <path to data> --num_workers ⟨4⟩ --batch 2\n",
+        'python train.py --name "unfinished --lr 1\npython test.py --num_workers ⟨4⟩\n',
+        "if true; then\npython train.py --num_workers ⟨4⟩\n",
+        "python train.py --model {{ model }} --num_workers ⟨{{ workers }}|reference⟩\n",
+        # Where a command ends.
+        "python train.py --num_workers ⟨4⟩ \\",
+        "python train.py \\\n    --num_workers ⟨4⟩ \\\n    --lr 1 \\\n",
+        "python train.py --num_workers ⟨4⟩; python test.py --num_workers ⟨2⟩ && make -j8 | tee --workers 3\n",
+        "(cd x && python train.py --num_workers ⟨4⟩ > log.txt 2>&1) &\n",
+        "python train.py > log.txt --num_workers ⟨4⟩\n",
+        "x=$(python train.py --num_workers ⟨4⟩)\n",
+    ],
+)
+@pytest.mark.parametrize("variant", ["as it is", "CRLF", "BOM", "no final newline", "UTF-16", "GBK"])
+def test_exactly_the_settings_of_a_script_are_found(script: str, variant: str) -> None:
+    encoding = "utf-8"
+    if variant == "CRLF":
+        script = script.replace("\n", "\r\n")
+    elif variant == "no final newline":
+        script = script.removesuffix("\n")
+    elif variant != "as it is":
+        encoding = {"BOM": "utf-8-sig", "UTF-16": "utf-16", "GBK": "gbk"}[variant]
+        script = f"# 数据加载的设置\n{script}"
+    compare("run.sh", script, encoding)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "#!/bin/bash\n#SBATCH --cpus-per-task=⟨8⟩\n#SBATCH --mem=4G\n",
+        "#!/bin/bash\n#SBATCH -c ⟨8⟩ --mem 4G   # was -c 4\n\npython x.py\n",
+        "#SBATCH --cpus-per-task ⟨10⟩         # 2 CPUs per GPU\n",
+        "#SBATCH --nodes=1 --cpus-per-task=⟨4⟩\n#SBATCH hetjob\n#SBATCH --nodes=2 --cpus-per-task=⟨16⟩\n",
+        "##SBATCH --cpus-per-task=8\n# SBATCH --cpus-per-task=8\n",
+        '#SBATCH --cpus-per-task="⟨8⟩"\n',
+        "#SBATCH --cpus-per-task=⟨{{ cpus }}|reference⟩\n",
+        "#SBATCH --export=ALL,OMP_NUM_THREADS=⟨4⟩,X=2\n",
+        "module load cuda\n#SBATCH --cpus-per-task=⟨8|dead⟩\n",
+        "#SBATCH --comment='-c 4'\n",
+    ],
+)
+def test_what_a_job_asks_for_is_found(script: str) -> None:
+    compare("job.slurm", script)
+
+
+def test_a_variable_and_its_fallback_say_where_their_value_comes_from() -> None:
+    found = compare(
+        "run.sh",
+        "W=⟨8⟩\nNUM_WORKERS=${NUM_WORKERS:-⟨4⟩}\npython a.py -j ⟨$W|reference⟩ --gpu 1 --num_workers ${A:-⟨2⟩}\n",
+    )
+    assert [(site.role, site.setting, site.refers_to) for site in found] == [
+        (Role.VARIABLE, "W", ""),
+        (Role.DEFAULT, "NUM_WORKERS", "NUM_WORKERS"),
+        (Role.FLAG, "j", "W"),
+        (Role.DEFAULT, "num_workers", "A"),
+    ]
+
+
+def test_quotes_are_told_and_never_part_of_the_value() -> None:
+    found = compare("run.sh", "python a.py --num_workers='⟨8⟩'\nexport OMP_NUM_THREADS=\"⟨1⟩\" MKL_NUM_THREADS=⟨2⟩\n")
+    assert [site.quoted for site in found] == [True, True, False]
+
+
+def test_a_reference_or_a_formula_says_why_it_cannot_be_replaced() -> None:
+    found = sites_in("run.sh", plain("python a.py --num_workers $N --num_workers $((N / 2))\n"))
+    assert [(site.target, site.refusal) for site in found] == [
+        (None, "knobs.refuse_reference"),
+        (None, "knobs.refuse_expression"),
+    ]
