@@ -1,7 +1,8 @@
 """All sites behind some paths: which files are read, and what became of the others.
 
     walk(paths) ──Bytes──→ mentions_a_setting ──→ content_reason ──→ read ──→ sites
-         │                        └ no: nothing         │              └ fails: said, the lines are read instead
+         │                        └ no: nothing         │              │       all of them ──decided──→ which one counts
+         │                                              │              └ fails: said, the lines are read instead
          └──Skipped─────────────────────────────────────┴────────────────→ skipped
 
 Where the bytes come from is not this file's business: `scan_files` takes them from a container's archive as well.
@@ -13,11 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from keepfed.knobs.exclusions import content_reason, document_or_log
+from keepfed.knobs.files import Files
 from keepfed.knobs.mentions import mentions_a_setting
+from keepfed.knobs.precedence import decided
 from keepfed.knobs.reading import read_or_lines, reader_for
 from keepfed.knobs.site import KnobSite, Skipped
 from keepfed.knobs.source import Source
-from keepfed.knobs.walk import Bytes, walk
+from keepfed.knobs.walk import Bytes, Passed, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +28,11 @@ class Scanned:
     """What was found."""
 
     sites: tuple[KnobSite, ...]
-    """By file, in the order of each."""
+    """By file, in the order of each, with what all of them together tell: which one counts."""
     skipped: tuple[Skipped, ...]
     """What was left out or not read well: folders once, files where they could have told something."""
-    sources: Mapping[str, Source] = field(default_factory=dict)
-    """Every file that mentions a setting, by name: whoever judges which place wins looks into them."""
+    files: Mapping[str, Source] = field(default_factory=dict)
+    """Every file that was met, by name, as far as its text was kept."""
 
 
 def scan_paths(paths: Iterable[str]) -> Scanned:
@@ -37,26 +40,24 @@ def scan_paths(paths: Iterable[str]) -> Scanned:
     return scan_files(walk(paths))
 
 
-def scan_files(files: Iterable[Bytes | Skipped]) -> Scanned:
+def scan_files(found: Iterable[Bytes | Passed | Skipped]) -> Scanned:
     """Every site in these files; those that were left out before go through."""
     sites: list[KnobSite] = []
     skipped: list[Skipped] = []
-    sources: dict[str, Source] = {}
-    for file in files:
-        if isinstance(file, Skipped):
-            skipped.append(file)
+    files = Files()
+    for one in found:
+        if isinstance(one, Skipped):
+            skipped.append(one)
             continue
-        source, reason = _source(file)
+        files.add(one.name, one.data if isinstance(one, Bytes) else b"")
+        source, reason = _source(one) if isinstance(one, Bytes) else (None, "")
+        if source is not None:
+            files.put(source)
+            read, reason = read_or_lines(source)
+            sites += read
         if reason:
-            skipped.append(Skipped(file.name, reason))
-        if source is None:
-            continue
-        sources[file.name] = source
-        found, problem = read_or_lines(source)
-        sites += found
-        if problem:
-            skipped.append(Skipped(file.name, problem))
-    return Scanned(tuple(sites), tuple(skipped), sources)
+            skipped.append(Skipped(one.name, reason))
+    return Scanned(tuple(decided(sites, files)), tuple(skipped), files)
 
 
 def _source(file: Bytes) -> tuple[Source | None, str]:

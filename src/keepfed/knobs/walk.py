@@ -43,6 +43,14 @@ class Bytes:
     """Whether the user named this very file."""
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A document that was met and not opened: a README shows where a project begins."""
+
+    name: str
+    """Its path as it was reached."""
+
+
 def limit_bytes(name: str) -> int:
     """How large a file of this name may be to be read."""
     return NOTEBOOK_LIMIT_BYTES if name.lower().endswith(".ipynb") else LIMIT_BYTES
@@ -57,7 +65,7 @@ def worth_opening(name: str) -> bool:
     return reader_for(base, b"") is not None or not (dot and stem) or suffix.lower() == "txt"
 
 
-def walk(paths: Iterable[str]) -> Iterator[Bytes | Skipped]:
+def walk(paths: Iterable[str]) -> Iterator[Bytes | Passed | Skipped]:
     """The files behind these paths, each once, those named themselves first; and what was left out, with the reason.
 
     Raises UnreachableError for a path that does not exist or cannot be read.
@@ -97,7 +105,7 @@ class _Walk:
     root: str
     """The folder that the user named."""
 
-    def folder(self, path: str, below: str) -> Iterator[Bytes | Skipped]:
+    def folder(self, path: str, below: str) -> Iterator[Bytes | Passed | Skipped]:
         """Everything in a folder, in the order of names; links come behind all others, so that a file has its own name."""
         try:
             status = os.stat(path)
@@ -124,15 +132,19 @@ class _Walk:
         for entry in links:
             yield from self._link(entry, f"{below}/{entry.name}" if below else entry.name)
 
-    def _inner_folder(self, entry: DirEntry[str], below: str, beside: frozenset[str]) -> Iterator[Bytes | Skipped]:
+    def _inner_folder(
+        self, entry: DirEntry[str], below: str, beside: frozenset[str]
+    ) -> Iterator[Bytes | Passed | Skipped]:
         reason = folder_reason(entry.name, _listed(entry.path), beside)
         if reason:
             yield Skipped(_shown(entry.path), reason)
         else:
             yield from self.folder(entry.path, below)
 
-    def _file(self, entry: DirEntry[str], below: str) -> Iterator[Bytes | Skipped]:
+    def _file(self, entry: DirEntry[str], below: str) -> Iterator[Bytes | Passed | Skipped]:
         if not worth_opening(entry.name):
+            if document_or_log(entry.name):
+                yield Passed(_shown(entry.path))
             return
         found = _read(entry.path, _shown(entry.path), self.seen)
         if isinstance(found, Bytes) and path_reason(below):
@@ -140,7 +152,7 @@ class _Walk:
         if found is not None:
             yield found
 
-    def _link(self, entry: DirEntry[str], below: str) -> Iterator[Bytes | Skipped]:
+    def _link(self, entry: DirEntry[str], below: str) -> Iterator[Bytes | Passed | Skipped]:
         """A link to a file stands for that file, unless it was met by its own name; one to a folder is not followed."""
         try:
             is_folder = entry.is_dir()
