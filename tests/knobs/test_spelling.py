@@ -61,6 +61,7 @@ def test_a_name_that_others_use_too_is_not_sure(name: str) -> None:
         "bucket-prefetch-pools",
         "num_ray_workers",
         "intra_op_num_threads",
+        "max_workers",
         "batch_size",
         "pin_memory_device",
         "prefetch_mode",

@@ -129,7 +129,8 @@ def _workers(words: tuple[str, ...], found: set[str]) -> Spelled | None:
     if words in _WEAK_WORKERS:
         return Spelled("num_workers", sure=False)
     others = found - _WORKER - _NUMBER
-    if not others <= _AROUND:
+    if not others <= _AROUND or found <= _WORKER | {"max"}:
+        # max_workers is what pools of threads and processes are given.
         return None
     if found & _WORKER and (found & _NUMBER or others & _LOADING or {"per", "gpu"} <= found):
         return Spelled("num_workers", sure=True)
