@@ -50,14 +50,21 @@ READERS: tuple[Reader, ...] = (
     Reader(_LINES, suffixes=(".py", ".pyw", ".pyi", ".py3", ".pyx"), programs=r"python[\d.]*|pypy3?|uv"),
     Reader(_LINES, suffixes=(".ipynb",)),
     # keys and values
-    Reader(_LINES, suffixes=(".json", ".jsonc", ".json5", ".jsonnet", ".libsonnet", ".code-workspace")),
-    Reader(_LINES, suffixes=(".yaml", ".yml", ".yaml.example", ".yml.example"), begins=rb"\A(?:%YAML\b|---\s*\n)"),
-    Reader(_LINES, suffixes=(".toml",), names=r"pipfile"),
-    Reader(_LINES, suffixes=(".ini", ".cfg", ".config", ".conf", ".properties", ".service")),
     Reader(
-        _LINES,
-        names=r"(?:.*[_-])?opt\.txt",
-        begins=rb"(?m)^-{3,} ?(?:Options|End) ?-{3,}",
+        "keepfed.knobs.json_config:read",
+        suffixes=(".json", ".jsonc", ".json5", ".jsonnet", ".libsonnet", ".code-workspace"),
+    ),
+    Reader(
+        "keepfed.knobs.yaml_config:read",
+        suffixes=(".yaml", ".yml", ".yaml.example", ".yml.example"),
+        begins=rb"\A(?:%YAML\b|---\s*\n)",
+    ),
+    Reader("keepfed.knobs.toml_config:read", suffixes=(".toml",), names=r"pipfile"),
+    Reader("keepfed.knobs.ini_config:read", suffixes=(".ini", ".cfg", ".config", ".conf", ".properties", ".service")),
+    Reader(
+        "keepfed.knobs.printout:read",
+        names=r"(?:.*[_-])?(?:opts?|options|args|arguments|config|params|hparams|hyper-?params|settings)\.txt",
+        begins=rb"(?mi)^[-=*#]{3,} ?(?:options|arguments|args|end) ?[-=*#]{3,}|\A\s*Namespace\(",
     ),
     # command lines
     Reader(
@@ -73,12 +80,10 @@ READERS: tuple[Reader, ...] = (
         suffixes=(".dockerfile", ".containerfile"),
     ),
     Reader("keepfed.knobs.dotenv:read", names=r"\.?env(?:rc)?|\.env[._-].*|.*\.env(?:\.\w+)?"),
-    # what no parser of ours reads: Windows' scripts, templates of any of the above, and rarer kinds of settings
-    Reader(
-        _LINES,
-        names=r"justfile|procfile",
-        suffixes=(".bat", ".cmd", ".ps1", ".psm1", ".tpl", ".tmpl", ".j2", ".jinja", ".jinja2", ".m4", ".in", ".gin"),
-    ),
+    # templates of any of the above
+    Reader("keepfed.knobs.template:read", suffixes=(".tpl", ".tmpl", ".j2", ".jinja", ".jinja2", ".m4", ".in")),
+    # what no parser of ours reads: Windows' scripts, and rarer kinds of settings
+    Reader(_LINES, names=r"justfile|procfile", suffixes=(".bat", ".cmd", ".ps1", ".psm1", ".gin")),
 )
 
 _BY_SUFFIX = {suffix: row for row in reversed(READERS) for suffix in row.suffixes}

@@ -1,0 +1,230 @@
+r"""The settings among the values of a configuration file, whatever its syntax.
+
+An entry is a setting by its key (`num_workers: 4`), by the name beside it (`{name: OMP_NUM_THREADS, value: "4"}`), as an
+assignment (`- OMP_NUM_THREADS=4`), as a word of a command line (`command: python train.py --workers 8`), or because another
+setting refers to it (`&n 8` … `*n`).
+
+    Document ──each entry──→ by key │ by name │ by word │ by reference ──→ written value ──→ KnobSite
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from keepfed.knobs import command_words, compose, config_reason, kubernetes
+from keepfed.knobs.entry import Document, Entry, Shape
+from keepfed.knobs.site import Form, Kind, KnobSite, Role, Span
+from keepfed.knobs.spelling import THREAD_VARIABLES, Spelled, spelled
+from keepfed.knobs.written_value import Written, named, written
+
+_LIMITS = {"shm_size", "cpus_per_task"}
+_DESCRIBED = {"value", "default"}
+_DESCRIPTION = {
+    "value",
+    "default",
+    "desc",
+    "description",
+    "help",
+    "type",
+    "choices",
+    "nargs",
+    "required",
+    "distribution",
+}
+_ASSIGNMENT = re.compile(
+    r"[+~]{0,2}(?P<path>(?:\w+[./@])*)(?P<name>[A-Za-z_]\w*)=(?P<quote>[\"']?)(?P<value>.*?)(?P=quote)"
+)
+_RECORDS = re.compile(r"(?:^|/)(?:\.hydra|lightning_logs|wandb|mlruns)/")
+
+
+def sites_of(document: Document) -> Iterator[KnobSite]:
+    """Every setting of the document, in its order."""
+    if config_reason.foreign(document):
+        return
+    found = [site for entry in document.entries for site in _sites(document, entry)]
+    found += _definitions(document, found)
+    record = bool(_RECORDS.search(document.source.name.replace("\\", "/")))
+    for site in sorted(found, key=lambda site: site.span):
+        yield replace(site, kind=Kind.RECORD) if record and site.kind is Kind.LITERAL else site
+
+
+def _sites(document: Document, entry: Entry) -> Iterator[KnobSite]:
+    volume = kubernetes.shm_volume(document, entry)
+    if volume:
+        yield from _site(document, entry, "sizeLimit", Spelled("shm_size", sure=True), Role.LIMIT, owner=volume)
+        return
+    variable = kubernetes.variable(document, entry)
+    if variable:
+        yield from _variable(document, entry, variable)
+    elif entry.key.isdigit() and entry.path:
+        yield from _item(document, entry)
+    elif (key := _key(document, entry)) and (meaning := spelled(key[-1])):
+        if "environment" in entry.path[-2:-1] or (document.form is not Form.INI and key[-1] in THREAD_VARIABLES):
+            yield from _variable(document, entry, key[-1])
+        elif config_reason.is_the_loaders(document, entry, meaning, tuple(key[:-1])):
+            role = Role.LIMIT if meaning.knob in _LIMITS else Role.CONFIG
+            yield from _site(document, entry, key[-1], meaning, role)
+    elif _is_command(entry):
+        yield from _commands(document, entry)
+
+
+def _key(document: Document, entry: Entry) -> list[str]:
+    """The path that names it: `a.b` in one key counts as two, and the `value` of a described parameter is the parameter's."""
+    path = list(entry.path)
+    if len(path) > 1 and path[-1] in _DESCRIBED and set(document.keys_beside(entry)) <= _DESCRIPTION:
+        path.pop()
+    if path and "." in path[-1]:
+        path[-1:] = path[-1].split(".")
+    return path
+
+
+def _variable(document: Document, entry: Entry, name: str) -> Iterator[KnobSite]:
+    """An environment variable of a container; of those that are not OpenMP's only the sure ones, and no server's."""
+    meaning = spelled(name)
+    if meaning is None or not meaning.sure:
+        return
+    if meaning.knob == "num_workers" and compose.runs_something_else(document, entry):
+        return
+    yield from _site(document, entry, name, meaning, Role.VARIABLE, setting=name)
+
+
+def _item(document: Document, entry: Entry) -> Iterator[KnobSite]:
+    """An item of a list: an assignment, a word behind its option, a whole command line."""
+    items = document.beside(entry)
+    position = next(number for number, item in enumerate(items) if item is entry)
+    command = " ".join(item.text for item in items)
+    before = items[position - 1].text if position else ""
+    meaning = command_words.flag_meaning(before) if re.fullmatch(r"--[\w.-]+", before) else None
+    assigned = _ASSIGNMENT.fullmatch(entry.text)
+    if meaning:
+        if command_words.may_be_the_loaders(meaning, command):
+            yield from _site(document, entry, before, meaning, _flag_role(meaning), setting=before)
+    elif assigned and (meaning := spelled(assigned["name"])):
+        sure = meaning.sure and not (meaning.knob == "num_workers" and compose.runs_something_else(document, entry))
+        if sure and command_words.may_be_the_loaders(meaning, command):
+            name = assigned["name"]
+            role = Role.VARIABLE if name.isupper() else _flag_role(meaning)
+            inner = _inner(entry, *assigned.span("value"), quoted=bool(assigned["quote"]) or entry.quoted)
+            yield from _site(document, inner, name, meaning, role, setting=assigned["path"] + name)
+    elif _is_command(entry):
+        yield from _commands(document, entry, command)
+
+
+def _is_command(entry: Entry) -> bool:
+    keys = [key for key in entry.path if not key.isdigit()]
+    return bool(keys) and bool(command_words.KEYS.fullmatch(keys[-1])) and len(entry.text) > 4
+
+
+def _commands(document: Document, entry: Entry, command: str = "") -> Iterator[KnobSite]:
+    """The settings of a command line, of a script in a block of text, or of one word of a `command` in a list."""
+    for word in command_words.words(entry.text, "" if "\n" in entry.text else command):
+        if word.meaning.knob == "num_workers" and compose.runs_something_else(document, entry):
+            continue
+        inner = _inner(entry, word.start, word.end, quoted=word.quoted)
+        flag = word.name.startswith("-")
+        role = Role.VARIABLE if word.name.isupper() else _flag_role(word.meaning)
+        yield from _site(document, inner, word.name, word.meaning, role, setting=word.name if flag else word.path)
+
+
+def _flag_role(meaning: Spelled) -> Role:
+    return Role.LIMIT if meaning.knob in _LIMITS else Role.FLAG
+
+
+def _inner(entry: Entry, start: int, end: int, *, quoted: bool) -> Entry:
+    """A stretch of an entry's text as an entry."""
+    first = entry.start + len(entry.text[:start].encode("utf-8", "surrogatepass"))
+    last = entry.start + len(entry.text[:end].encode("utf-8", "surrogatepass"))
+    shape = Shape.TEXT if quoted else Shape.PLAIN
+    return replace(entry, start=first, end=last, text=entry.text[start:end], shape=shape, anchor="", tag="")
+
+
+def _site(
+    document: Document,
+    entry: Entry,
+    spelling: str,
+    meaning: Spelled,
+    role: Role,
+    *,
+    owner: str = "",
+    setting: str = "",
+) -> Iterator[KnobSite]:
+    """The site of a value, if this setting can have it."""
+    whole = entry
+    value = written(meaning.knob, entry.text, entry.shape, entry.tag)
+    if value is None and document.form is Form.JSON and entry.shape is Shape.PLAIN:
+        value = named(entry.text)
+    if value is None:
+        return
+    if value.fallback and value.target:
+        entry, role = _inner(entry, *value.target, quoted=False), Role.DEFAULT
+        value = replace(value, target=(0, len(entry.text)))
+    source = document.source
+    line, column = source.place(entry.start)
+    kind = value.kind
+    if kind is not Kind.REFERENCE and _is_replaced(document, whole, meaning.knob, setting):
+        kind = Kind.OVERRIDDEN
+    yield KnobSite(
+        file=source.name,
+        line=line,
+        column=column,
+        span=source.span(entry.start, entry.end),
+        knob=meaning.knob,
+        spelling=spelling,
+        value=entry.text,
+        kind=kind,
+        form=document.form,
+        role=role,
+        quoted=entry.quoted,
+        target=_target(document, entry, value),
+        refusal=value.refusal,
+        owner=owner or _owner(document, entry),
+        refers_to=value.refers_to,
+        setting=setting or ".".join(entry.path),
+    )
+
+
+def _is_replaced(document: Document, entry: Entry, knob: str, setting: str) -> bool:
+    """Whether a later value of the same key, or the host's own shared memory, takes the place of this value."""
+    if knob == "shm_size" and entry.key == "shm_size" and compose.shares_memory_of_host(document, entry):
+        return True
+    return not setting and not entry.key.isdigit() and not document.last_of_its_key(entry)
+
+
+def _target(document: Document, entry: Entry, value: Written) -> Span | None:
+    if value.target is None:
+        return None
+    start, end = (len(entry.text[:at].encode("utf-8", "surrogatepass")) for at in value.target)
+    return document.source.span(entry.start + start, entry.start + end)
+
+
+def _owner(document: Document, entry: Entry) -> str:
+    """Whose setting it is: the service, the container, or the section."""
+    keys = [key for key in entry.path[:-1] if not key.isdigit()]
+    return compose.service(entry) or kubernetes.container(document, entry) or (keys[-1] if keys else "")
+
+
+def _definitions(document: Document, found: list[KnobSite]) -> Iterator[KnobSite]:
+    """The places that settings refer to, where they are in this file and have names of their own."""
+    taken = {site.span for site in found}
+    for site in found:
+        if site.kind is not Kind.REFERENCE:
+            continue
+        for entry in document.entries:
+            if not _defines(entry, site):
+                continue
+            meaning = Spelled(site.knob, sure=True)
+            for definition in _site(document, entry, entry.key, meaning, site.role):
+                if definition.span not in taken:
+                    taken.add(definition.span)
+                    yield definition
+
+
+def _defines(entry: Entry, site: KnobSite) -> bool:
+    if entry.shape is Shape.ALIAS or not entry.path:
+        return False
+    if site.value.startswith("*"):
+        return entry.anchor == site.refers_to
+    name = re.sub(r"\[(\w+)\]", r".\1", site.refers_to).lstrip(".")
+    return ".".join(entry.path) == name and ".".join(entry.path) != site.setting

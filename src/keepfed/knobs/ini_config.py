@@ -1,0 +1,66 @@
+r"""INI, .cfg, .config and .properties, and plain `key: value` lists: one setting per line, in sections or in none.
+
+`configparser` says what a value is, but not where, and refuses half of what programs with parsers of their own read: colons for
+equals signs, comments behind a section's header, keys before the first section.
+
+    [train] # first stage
+    reader_num = 8 ; not more
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from keepfed.knobs.config_sites import sites_of
+from keepfed.knobs.entry import Document, Entry, Homes, Shape
+from keepfed.knobs.site import Form, KnobSite
+from keepfed.knobs.source import Source
+
+_LINE = re.compile(
+    rb"""
+    ^[ \t]* (?:
+        (?P<comment> [\#;!][^\n]* | //[^\n]* )
+      | \[ (?P<section>[^\]\n]*) \] [^\n]*
+      | (?: export[ \t]+ )? (?P<quote>["']?) (?P<key>[^\s\[\#;!=:"'][^\n=:"']*?) (?P=quote) [ \t]* [=:] [ \t]*
+        (?: "(?P<double>[^"\n]*)" | '(?P<single>[^'\n]*)'
+          | (?P<plain>(?: (?![ \t]+[\#;]) (?![ \t]+//) [^\r\n\#] | (?<=\S)\# )*) )
+        [^\n]*
+    )
+    """,
+    re.VERBOSE | re.MULTILINE,
+)
+
+
+def read(source: Source) -> Iterator[KnobSite]:
+    """The settings of a file of `key = value` or `key: value` lines."""
+    return sites_of(document_of(source, Form.INI))
+
+
+def document_of(source: Source, form: Form) -> Document:
+    """All values of the file."""
+    homes, entries = Homes(), []
+    section: tuple[str, ...] = ()
+    known: dict[tuple[str, ...], int] = {(): homes.open()}
+    for found in _LINE.finditer(source.utf8):
+        if found["section"] is not None:
+            section = tuple(_text(part).strip(" \"'") for part in found["section"].strip().split(b"."))
+            # A section may be opened again further down; it stays one.
+            known.setdefault(section, homes.open())
+        elif found["key"] is not None:
+            entry = _entry(found, section, known[section])
+            homes.keys[entry.home].append(entry.key)
+            entries.append(entry)
+    return Document(source, form, entries, homes)
+
+
+def _entry(found: re.Match[bytes], section: tuple[str, ...], home: int) -> Entry:
+    style = next(name for name in ("double", "single", "plain") if found[name] is not None)
+    value = found[style].rstrip() if style == "plain" else found[style]
+    start = found.start(style)
+    shape = Shape.TEXT if style != "plain" else Shape.PLAIN if value else Shape.EMPTY
+    return Entry((*section, _text(found["key"])), home, start, start + len(value), _text(value), shape)
+
+
+def _text(utf8: bytes) -> str:
+    return utf8.decode("utf-8", "surrogatepass")

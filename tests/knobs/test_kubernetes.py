@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+
+from keepfed.knobs.site import Role
+from tests.knobs.configured import ENCODINGS, Encode, literals, sites
+
+POD = """apiVersion: v1
+kind: Pod
+metadata:
+  name: train
+spec:
+  volumes:
+  - name: dshm
+    emptyDir:
+      medium: Memory
+      sizeLimit: "4Gi"   # 内存 8Gi
+  - name: cache
+    emptyDir: {medium: Memory, sizeLimit: 1Gi}
+  - name: scratch
+    emptyDir: {sizeLimit: 9Gi}
+  containers:
+  - name: main
+    image: torch
+    env:
+    - name: OMP_NUM_THREADS
+      value: "4"
+    - name: MODE
+      value: "num_workers"
+    command: ["/bin/sh", "-c"]
+    args: ["python -u train.py --num_workers 16 --tasks 0"]
+    volumeMounts:
+    - name: dshm
+      mountPath: /dev/shm
+    - {name: cache, mountPath: /cache}
+"""
+EXPECTED = [
+    ("dshm", "sizeLimit", "4Gi", Role.LIMIT),
+    ("main", "OMP_NUM_THREADS", "4", Role.VARIABLE),
+    ("main", "--num_workers", "16", Role.FLAG),
+]
+
+
+@pytest.mark.parametrize("written", ENCODINGS.values(), ids=ENCODINGS)
+def test_the_volume_at_dev_shm_is_the_size_of_shared_memory(written: Encode) -> None:
+    found = sites("pod.yaml", written(POD))
+    assert [(site.owner, site.spelling, site.value, site.role) for site in found] == EXPECTED
+
+
+@pytest.mark.parametrize("name", ["job.tpl", "pod.yaml.j2", "pod.m4", "templates/pod.yaml"])
+def test_a_template_of_a_manifest_is_read_like_one(name: str) -> None:
+    text = POD.replace("kind: Pod", "kind: Pod\n{{ if .gpu }}").replace(
+        "    image: torch\n", "    image: {{ .image }}\n{{ end }}\n"
+    )
+    found = sites(name, text)
+    assert [(site.owner, site.spelling, site.value, site.role) for site in found] == EXPECTED
+    assert {site.file for site in found} == {name}
+
+
+def test_a_volume_without_a_size_limit_is_no_site() -> None:
+    assert literals("pod.yaml", POD.replace('      sizeLimit: "4Gi"   # 内存 8Gi\n', ""))[0][0] == "OMP_NUM_THREADS"
+
+
+def test_a_volume_on_disk_is_not_shared_memory() -> None:
+    assert literals("pod.yaml", POD.replace("      medium: Memory\n", ""))[0][0] == "OMP_NUM_THREADS"
+
+
+def test_a_volume_that_is_mounted_elsewhere_is_no_site() -> None:
+    assert literals("pod.yaml", POD.replace("mountPath: /dev/shm", "mountPath: /tmp"))[0][0] == "OMP_NUM_THREADS"
+
+
+def test_a_mount_in_another_document_does_not_count() -> None:
+    volumes, containers = POD.split("  containers:\n")
+    assert (
+        literals("pods.yaml", f"{volumes}---\nkind: Pod\nspec:\n  containers:\n{containers}")[0][0] == "OMP_NUM_THREADS"
+    )
