@@ -1,0 +1,218 @@
+"""New contents for files, each of them whole or not at all, and all of them or, as far as that can be had, none.
+
+    read again, compare ──→ temporary files beside them, on the disk ──→ compare again ──→ note in the journal ──→ rename each
+          │ changed since              │ disk full, no permission             │                    │                  │ fails
+          └──────────── nothing has happened: the temporary files go ─────────┴────────────────────┘       put back those before
+
+A rename replaces a file in one step, so a reader (and a machine that loses its power) sees the old content or the new one. What
+hangs on the file and not on its name is carried over: mode, owner, extended attributes with the access lists in them. A
+symbolic link stays, its target is replaced. Other hard links keep the old content, which is said.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keepfed.errors import KeepfedError
+from keepfed.text import say
+
+LARGEST_BYTES = 64 << 20
+"""A file past this is no file of settings."""
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+class WriteError(KeepfedError):
+    """A file was not changed; the message says why, and that it is intact."""
+
+
+class ChangedMeanwhile(WriteError):
+    """A file holds something else than when it was looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file holds, and what it will hold."""
+
+    path: Path
+    """As it was given."""
+    before: bytes
+    """What it has to hold."""
+    after: bytes
+    """What it will hold."""
+
+    @property
+    def target(self) -> Path:
+        """The file that is replaced: where a symbolic link leads."""
+        return Path(os.path.realpath(self.path))
+
+
+@dataclass(slots=True)
+class _Staged:
+    content: Content
+    temporary: Path
+    notes: list[str] = field(default_factory=list)
+
+
+def read_file(path: Path) -> bytes:
+    """A file's bytes. Raises WriteError where it is none, is too large, or cannot be read."""
+    try:
+        descriptor = os.open(os.path.realpath(path), os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise _failed("edit.unreadable", path, error) from error
+    with contextlib.ExitStack() as opened:
+        opened.callback(os.close, descriptor)
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise WriteError(say("edit.no_file", file=path))
+        if facts.st_size > LARGEST_BYTES:
+            raise WriteError(say("edit.too_large", file=path, mib=LARGEST_BYTES >> 20))
+        try:
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        except OSError as error:
+            raise _failed("edit.unreadable", path, error) from error
+
+
+def replace_all(contents: Sequence[Content], note: Callable[[], None], void: Callable[[], None]) -> list[str]:
+    """Put the new contents in place. `note` is called when only the renames are left, `void` when they were put back.
+
+    Returns what the reader should know. Raises WriteError (the originals are intact then, or the message says which are not),
+    and whatever `note` raises.
+    """
+    staged: list[_Staged] = []
+    try:
+        for content in contents:
+            _check(content)
+        for content in contents:
+            staged.append(_stage(content))  # noqa: PERF401  # those before one that fails have to be known
+        for content in contents:
+            _check(content)
+        note()
+        _put(staged, void)
+    finally:
+        for one in staged:
+            with contextlib.suppress(OSError):
+                one.temporary.unlink(missing_ok=True)
+    return [line for one in staged for line in one.notes]
+
+
+def _check(content: Content) -> None:
+    """Raise where the file is not what it was, or is not ours to change."""
+    target = content.target
+    if read_file(content.path) != content.before:
+        raise ChangedMeanwhile(say("edit.changed_meanwhile", file=content.path), next_step=say("edit.moved_next"))
+    mode = stat.S_IMODE(target.stat().st_mode)
+    # root may write anything; that somebody took every write permission away is meant all the same.
+    if not mode & 0o222 or not os.access(target, os.W_OK):
+        raise WriteError(
+            say("edit.read_only", file=content.path, mode=f"{mode:04o}"),
+            next_step=say("edit.read_only_next", file=target),
+        )
+
+
+def _stage(content: Content) -> _Staged:
+    """The new content under another name in the same folder, with everything that hangs on the old file."""
+    target = content.target
+    one = _Staged(content, target.with_name(f".keepfed-{secrets.token_hex(8)}"))
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(one.temporary, flags, 0o600), "wb") as file:
+            file.write(content.after)
+            file.flush()
+            one.notes.extend(_carry_over(target, one.temporary, content.path))
+            os.fsync(file.fileno())
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            one.temporary.unlink()
+        raise _failed("edit.unwritable", content.path, error) from error
+    except BaseException:
+        with contextlib.suppress(OSError):
+            one.temporary.unlink()
+        raise
+    return one
+
+
+def _carry_over(old: Path, new: Path, shown: Path) -> Iterator[str]:
+    """Give the new file what hangs on the old one; yields what could not be kept."""
+    facts = old.stat()
+    if hasattr(os, "chown") and (facts.st_uid, facts.st_gid) != (os.geteuid(), os.getegid()):
+        try:
+            os.chown(new, facts.st_uid, facts.st_gid)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.chown(new, -1, facts.st_gid)
+            if new.stat().st_uid != facts.st_uid:
+                yield say("edit.owner_changed", file=shown)
+    if hasattr(os, "listxattr"):
+        with contextlib.suppress(OSError):
+            for name in os.listxattr(old):
+                with contextlib.suppress(OSError):  # security.* is the system's to give
+                    os.setxattr(new, name, os.getxattr(old, name))
+    new.chmod(stat.S_IMODE(facts.st_mode))
+    if facts.st_nlink > 1:
+        yield say("edit.hard_links", file=shown, others=facts.st_nlink - 1)
+    if shown.is_symlink():
+        yield say("edit.symlink", file=shown, target=old)
+
+
+def _put(staged: Sequence[_Staged], void: Callable[[], None]) -> None:
+    done: list[_Staged] = []
+    try:
+        for one in staged:
+            os.replace(one.temporary, one.content.target)
+            done.append(one)
+    except BaseException as error:
+        lost = [str(one.content.path) for one in done if not _put_back(one.content)]
+        with contextlib.suppress(OSError):
+            void()
+        if not isinstance(error, OSError):
+            raise
+        failed = staged[len(done)].content.path
+        if lost:
+            raise WriteError(
+                say("edit.half_done", file=failed, reason=error.strerror or error, changed=", ".join(lost)),
+                next_step=say("edit.half_done_next"),
+            ) from error
+        raise _failed("edit.unwritable", failed, error) from error
+    for folder in {one.content.target.parent for one in done}:
+        _sync(folder)
+
+
+def _put_back(content: Content) -> bool:
+    try:
+        back = _stage(Content(content.path, content.after, content.before))
+        os.replace(back.temporary, content.target)
+    except (OSError, WriteError):
+        return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    """Make the renames in a folder survive a loss of power, where folders can be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _failed(key: str, path: Path, error: OSError) -> WriteError:
+    hint = {
+        errno.ENOSPC: "edit.disk_full_next",
+        errno.EDQUOT: "edit.disk_full_next",
+        errno.EFBIG: "edit.disk_full_next",
+        errno.EROFS: "edit.read_only_system_next",
+        errno.EACCES: "edit.no_permission_next",
+        errno.EPERM: "edit.no_permission_next",
+    }.get(error.errno or 0)
+    reason = error.strerror or error
+    return WriteError(say(key, file=path, reason=reason), next_step=say(hint, file=path) if hint else "")
