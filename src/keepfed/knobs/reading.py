@@ -47,7 +47,11 @@ _LINES = "keepfed.knobs.text_lines:read"
 # The first row that fits is the reader: by suffix, then by whole name, then by the program of a first line, then by content.
 READERS: tuple[Reader, ...] = (
     # Python and notebooks
-    Reader(_LINES, suffixes=(".py", ".pyw", ".pyi", ".py3", ".pyx"), programs=r"python[\d.]*|pypy3?|uv"),
+    Reader(
+        "keepfed.knobs.python:read",
+        suffixes=(".py", ".pyw", ".pyi", ".py3", ".pyx"),
+        programs=r"python[\d.]*|pypy3?|uv",
+    ),
     Reader(_LINES, suffixes=(".ipynb",)),
     # keys and values
     Reader(

@@ -74,6 +74,7 @@ _WEAK_WORKERS = {
     ("num", "readers"),
     ("j",),
     ("nw",),
+    ("max", "workers"),
     ("num", "procs"),
     ("n", "jobs"),
 }
