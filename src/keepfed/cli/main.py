@@ -55,6 +55,7 @@ VERBS: dict[str, Verb] = {
     "run": Verb("keepfed.cli.run:run", "cli.verb_run", "cli.help_run", runs_program=True),
     "tune": Verb("keepfed.cli.tune.door:tune", "cli.verb_tune", "cli.help_tune", runs_program=True, takes_spec=True),
     "scan": Verb("keepfed.cli.scan.door:scan", "cli.verb_scan", "cli.help_scan"),
+    "shm": Verb("keepfed.cli.shm.door:shm", "cli.verb_shm", "cli.help_shm"),
 }
 
 EXIT_CODES: tuple[tuple[type[KeepfedError], int], ...] = (
