@@ -13,7 +13,7 @@ Dockerfiles as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -83,13 +83,12 @@ def _in_command(file: str, line: int, command: str) -> Iterable[Launch]:
         yield Launch(file, line if at == 0 else first, last, match[1] or match[0].replace("\\", "/"), words)
 
 
-def script_path(launch: Launch, names: Iterable[str]) -> str:
-    """The file among `names` that a command starts; "" where it is not there or several could be meant.
+def script_path(launch: Launch, known: Container[str], by_base: Mapping[str, Sequence[str]]) -> str:
+    """The file among those that are known that a command starts; "" where it is not there or several could be meant.
 
     A relative path is looked for where the script lies and then upwards, since many a script is started from the project's
-    folder; a path behind a variable (`$ROOT/train.py`) by its known end.
+    folder; a path behind a variable (`$ROOT/train.py`) by its known end, among those with the same last part (`by_base`).
     """
-    known = names if isinstance(names, (set, frozenset, dict)) else set(names)
     wanted = launch.script
     if not wanted.endswith(".py"):
         wanted = wanted.replace(".", "/")
@@ -102,7 +101,12 @@ def script_path(launch: Launch, names: Iterable[str]) -> str:
             path = _plain(above / option)
             if path in known:
                 return path
-    ends = [name for name in known for option in options if f"/{name}".endswith(f"/{option.lstrip('./')}")]
+    ends = [
+        name
+        for option in options
+        for name in by_base.get(option.rpartition("/")[2], ())
+        if f"/{name}".endswith(f"/{option.lstrip('./')}")
+    ]
     return ends[0] if len(ends) == 1 else ""
 
 

@@ -86,14 +86,21 @@ class Projects:
         return self._by_folder.get(folder, [])
 
     @cached_property
+    def _by_base(self) -> dict[str, list[str]]:
+        """Names by their last part."""
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in self.files:
+            found[name.rpartition("/")[2]].append(name)
+        return found
+
+    @cached_property
     def started(self) -> dict[str, list[Launch]]:
         """The commands that start each Python file."""
         found: dict[str, list[Launch]] = defaultdict(list)
-        names = frozenset(self.files)
         for name in self.files:
             if _COMMANDS.fullmatch(PurePosixPath(name).name):
                 for launch in self.launches(name):
-                    script = script_path(launch, names)
+                    script = script_path(launch, self.files, self._by_base)
                     if script and self.together(name, script):
                         found[script].append(launch)
         return found
@@ -105,7 +112,7 @@ class Projects:
 
     def script_of(self, launch: Launch) -> str:
         """The file that a command starts, "" where that cannot be told."""
-        script = script_path(launch, frozenset(self.files))
+        script = script_path(launch, self.files, self._by_base)
         return script if script and self.together(launch.file, script) else ""
 
     @cached_property

@@ -6,14 +6,13 @@ what was expected); nothing of it is cut off where stdout is no terminal, since 
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
 from keepfed.cli.scan.expect import Verdict, verdict_of
-from keepfed.cli.scan.report import report
+from keepfed.cli.scan.report import as_text, report
 from keepfed.errors import UsageError
 from keepfed.knobs.knob import Wish, wish
 from keepfed.knobs.scan import Scanned, scan_paths
@@ -30,7 +29,7 @@ def scan(
     scanned = scan_paths(paths or ["."])
     verdicts = [verdict_of(wished, scanned.sites) for wished in wishes]
     if as_json:
-        sys.stdout.write(json.dumps(report(scanned, verdicts), indent=1) + "\n")
+        sys.stdout.write(as_text(report(scanned, verdicts)))
     elif verdicts:
         _tell(verdicts)
     else:
