@@ -51,9 +51,10 @@ from tests.knobs.marked import compare, plain, sites_in
         "cat <<EOF\nusage: train.sh --num_workers 8\nNUM_WORKERS=4\nEOF\n",
         'usage() {\n  echo "  --num_workers N   (default: 4)"\n  echo "num_workers=4"\n}\n',
         'if [ "$NUM_WORKERS" -gt 8 ]; then echo "--num_workers 8"; fi\n',
-        'while [ $# -gt 0 ]; do case "$1" in\n  --num_workers) NUM_WORKERS=⟨"$2"|reference⟩; shift ;;\nesac; done\n'.replace(
-            '⟨"$2"|', '"⟨$2|'
-        ).replace("reference⟩;", 'reference⟩";'),
+        'while [ $# -gt 0 ]; do case "$1" in\n  --num_workers) NUM_WORKERS="$2"; shift ;;\n  --nw=*) NUM_WORKERS="${1#*=}" ;;\nesac; done\n',
+        "NUM_WORKERS=${NUM_WORKERS:-1}\nexport TF_VAR_num_workers=$NUM_WORKERS\nterraform apply\n",
+        "docker run --entrypoint bash image -c 'cd /x && python train.py --num_workers ⟨4⟩'\n",
+        "mpirun -env OMP_NUM_THREADS ⟨1⟩ -n 4 ./solver\n",
         # A file in the script.
         "python - <<'EOF'\nfrom torch.utils.data import DataLoader\nDataLoader(data, num_workers=⟨4⟩)\nEOF\n",
         "cat > conf.yaml <<EOF\ndata:\n  num_workers: ⟨4⟩\nEOF\n",

@@ -156,6 +156,11 @@ def is_silent(name: str) -> bool:
     return base in _SILENT or bool(set(words_of(base)) & _TALKS)
 
 
+def is_foreign(name: str) -> bool:
+    """Whether a command is a program whose workers are not a loader's, or one that counts."""
+    return _base(name) in _FOREIGN | {"seq"}
+
+
 def _layer(words: Sequence[Word], start: int, launched: bool) -> tuple[Layer, int]:
     first = words[start].text
     base = _base(first)

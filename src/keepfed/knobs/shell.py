@@ -20,7 +20,7 @@ from tree_sitter import Node
 from keepfed.knobs.command_line import sites_of_words
 from keepfed.knobs.embedded import sites_within
 from keepfed.knobs.grammar import parse
-from keepfed.knobs.program import is_silent, program_like
+from keepfed.knobs.program import is_foreign, is_silent, program_like
 from keepfed.knobs.shell_variables import Assignment, Use, definitions
 from keepfed.knobs.site import Form, KnobSite
 from keepfed.knobs.slurm import sites_of_directives
@@ -51,6 +51,7 @@ _RUN_TEXT = {
     "watch",
 }
 _INTERPRETERS = re.compile(r"(?:.*/)?(?:python[\d.]*|\$\{?PYTHON\w*\}?)")
+_DASH_C = re.compile(r"-[a-z]*c")
 _TOKEN = re.compile(
     rb"(?:\\.|'[^'\n]*'|\"(?:\\.|[^\"\\])*\"|\$\([^()\n]*\)|\$\{[^}\n]*\}|<[\w -]+>|[^\s;|&<>()\"'\\])+", re.DOTALL
 )
@@ -122,7 +123,10 @@ class _Script:
             if _INTERPRETERS.fullmatch(words[0].text) and at and words[at - 1].text == "-c" and word.quoted:
                 self.sites += sites_within(self.source, word.start, word.end, "inline.py")
             else:
-                self._text(word, runs=words[0].text.rpartition("/")[2] in _RUN_TEXT)
+                runs = words[0].text.rpartition("/")[2] in _RUN_TEXT or bool(
+                    at and _DASH_C.fullmatch(words[at - 1].text)
+                )
+                self._text(word, runs=runs)
 
     def _words(self, node: Node, base: int) -> list[Word]:
         nodes = [child for child in node.children if child.type in _ARGUMENTS]
@@ -263,6 +267,8 @@ def _around(node: Node) -> tuple[bool, bool]:
             return False, True
         if outer.type in {"c_style_for_statement", "arithmetic_expansion", "for_statement"}:
             return True, False
+        if outer.type == "variable_assignment" and (outer.text or b"").startswith(b"TF_VAR_"):
+            return True, False  # Terraform: a number of machines
         if outer.type == "command":
             return _is_of_option(outer, inner), is_silent(_name_of(outer))
         inner, outer = outer, outer.parent
@@ -272,7 +278,7 @@ def _around(node: Node) -> tuple[bool, bool]:
 def _is_of_option(command: Node, argument: Node) -> bool:
     before = argument.prev_sibling
     texts = [(node.text or b"").lstrip(b"\"'") for node in (argument, before) if node is not None]
-    return any(text.startswith(b"-") for text in texts) or _name_of(command) == "seq"
+    return any(text.startswith(b"-") for text in texts) or is_foreign(_name_of(command))
 
 
 def _name_of(command: Node) -> str:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +17,8 @@ from keepfed.knobs.source import Source
 from keepfed.knobs.words import Word, standing
 
 _LONGEST_CHAIN = 4
+# What a script does with its own options: `NUM_WORKERS="$2"`, `${1#*=}`. The value stands on somebody's command line.
+_ARGUMENT = re.compile(r"[\"']?\$(?:\{?\d|\{?OPTARG)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +67,35 @@ def definitions(
 
 
 class _Flows:
-    """Which settings a variable reaches."""
+    """Which settings a variable reaches, and what else."""
 
     def __init__(self, source: Source, uses: Sequence[Use], flags: Sequence[KnobSite]) -> None:
-        self._uses = uses
-        self._disk = {use.start: source.span(use.start, use.start).start for use in uses}
-        self._reached: dict[str, set[str]] = {}
-        self._spans: list[tuple[int, int]] = []
+        self._reached: dict[str, set[str]] = defaultdict(set)
+        self._others: dict[str, dict[int, int]] = defaultdict(dict)
+        """Of each variable, uses as the value of an option that is no setting: place on disk, place in the text."""
+        for use in uses:
+            if use.option and not use.silent:
+                self._others[use.name][source.span(use.start, use.start).start] = use.start
         for flag in flags:
             self.add(flag)
 
     def add(self, made: KnobSite) -> None:
-        if made.refers_to:
-            self._reached.setdefault(made.refers_to, set()).add(made.knob)
-            # A fallback's span is only the number in `${N:-8}`: the name stands a little before.
-            self._spans.append((made.span.start - len(made.refers_to.encode()) - 4, made.span.end))
+        """A setting that takes its value from a variable."""
+        if not made.refers_to:
+            return
+        self._reached[made.refers_to].add(made.knob)
+        others = self._others[made.refers_to]
+        # `$N` and `${N`, and `${N:-8}`, where the span is the number alone.
+        for at in range(made.span.start - len(made.refers_to.encode()) - 4, made.span.end):
+            others.pop(at, None)
 
     def knobs(self, name: str) -> set[str]:
         """The settings that the variable reaches."""
-        return self._reached.get(name, set())
+        return self._reached[name]
 
     def serves_others(self, name: str, start: int, end: int) -> bool:
-        """Whether the variable is the value of something that is no setting."""
-        return any(
-            use.option and not use.silent and not start <= use.start < end and not self._is_known(use)
-            for use in self._uses
-            if use.name == name
-        )
-
-    def _is_known(self, use: Use) -> bool:
-        at = self._disk[use.start]
-        return any(start <= at < end for start, end in self._spans)
+        """Whether the variable, outside of this stretch, is the value of something that is no setting."""
+        return any(not start <= at < end for at in self._others[name].values())
 
 
 def _definition(source: Source, assignment: Assignment, flows: _Flows, form: Form) -> KnobSite | None:
@@ -110,5 +112,7 @@ def _definition(source: Source, assignment: Assignment, flows: _Flows, form: For
         return None
     value = standing(assignment.value, knob, form)
     if value is None or (value.kind is not Kind.LITERAL and (said is None or not said.sure)):
+        return None
+    if value.kind is not Kind.LITERAL and _ARGUMENT.match(assignment.value.text):
         return None
     return site(source, Named(knob, assignment.name, Role.VARIABLE, assignment.name), value, form)
