@@ -46,6 +46,8 @@ def test_powershell_variables_are_found_where_the_program_gets_them() -> None:
         "gunicorn --workers 4 app:app",
         "workers = 4",
         "echo num_workers",
+        "@echo start with --num_workers 8",
+        'Write-Host "num_workers=8"',
         "num_workers = 4 per GPU",
         "cv_num_threads: 4",
         "--num-workers-per-ray 3",

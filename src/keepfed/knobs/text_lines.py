@@ -27,6 +27,7 @@ _COMMENT = re.compile(
       | \"\"\".*?\"\"\" | '''.*?'''                       # docstrings
       | (?:^|(?<=[\s,;{\[(]))(?:\#|//)[^\n]*              # to the end of the line
       | (?mi:^[ \t]*@?(?:rem\b|::|dnl\b|;))[^\n]*         # batch, m4, INI
+      | (?mi:^[ \t]*@?(?:echo|write-\w+)\b)[^\n]*        # what is printed is no more than a remark
     )
     """,
     re.DOTALL | re.VERBOSE | re.MULTILINE,
