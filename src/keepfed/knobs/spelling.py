@@ -74,7 +74,6 @@ _WEAK_WORKERS = {
     ("num", "readers"),
     ("j",),
     ("nw",),
-    ("max", "workers"),
     ("num", "procs"),
     ("n", "jobs"),
 }
