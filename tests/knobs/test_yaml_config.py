@@ -145,8 +145,8 @@ def test_what_hydra_wrote_down_of_a_run_is_a_record() -> None:
 def test_overrides_in_a_list_are_settings() -> None:
     found = sites("sweep.yaml", "overrides:\n  - data.num_workers=4\n  - +trainer.prefetch_factor=2\n")
     assert [(site.spelling, site.value, site.setting) for site in found] == [
-        ("num_workers", "4", "data.num_workers"),
-        ("prefetch_factor", "2", "trainer.prefetch_factor"),
+        ("data.num_workers", "4", "data.num_workers"),
+        ("trainer.prefetch_factor", "2", "trainer.prefetch_factor"),
     ]
 
 

@@ -6,8 +6,15 @@ whatever the variable is called.
 
 from __future__ import annotations
 
-from keepfed.knobs.command_words import OTHER_PROGRAMS
+import re
+
 from keepfed.knobs.entry import Document, Entry
+
+OTHER_PROGRAMS = re.compile(
+    r"(?i)\b(?:gunicorn|uvicorn|hypercorn|granian|celery|dask\w*|torchserve|tritonserver|vllm|sglang|airflow|nginx|fastapi|flask"
+    r"|ray|mlflow|label-studio|supervisord|pytest|locust|huey|dramatiq)\b"
+)
+"""Programs with workers of their own."""
 
 
 def service(entry: Entry) -> str:

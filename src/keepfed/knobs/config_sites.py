@@ -10,10 +10,10 @@ setting refers to it (`&n 8` … `*n`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from keepfed.knobs import command_words, compose, config_reason, kubernetes
+from keepfed.knobs import compose, config_commands, config_reason, kubernetes
 from keepfed.knobs.entry import Document, Entry, Shape
 from keepfed.knobs.site import Form, Kind, KnobSite, Role, Span
 from keepfed.knobs.spelling import THREAD_VARIABLES, Spelled, spelled
@@ -66,8 +66,8 @@ def _sites(document: Document, entry: Entry) -> Iterator[KnobSite]:
         elif config_reason.is_the_loaders(document, entry, meaning, tuple(key[:-1])):
             role = Role.LIMIT if meaning.knob in _LIMITS else Role.CONFIG
             yield from _site(document, entry, key[-1], meaning, role)
-    elif _is_command(entry):
-        yield from _commands(document, entry)
+    elif config_commands.is_command(entry):
+        yield from _commands(document, entry, config_commands.sites_of_text(document, entry))
 
 
 def _key(document: Document, entry: Entry) -> list[str]:
@@ -91,45 +91,26 @@ def _variable(document: Document, entry: Entry, name: str) -> Iterator[KnobSite]
 
 
 def _item(document: Document, entry: Entry) -> Iterator[KnobSite]:
-    """An item of a list: an assignment, a word behind its option, a whole command line."""
-    items = document.beside(entry)
-    position = next(number for number, item in enumerate(items) if item is entry)
-    command = " ".join(item.text for item in items)
-    before = items[position - 1].text if position else ""
-    meaning = command_words.flag_meaning(before) if re.fullmatch(r"--[\w.-]+", before) else None
+    """An item of a list: an assignment, or a word of a command line, all of which are read with the first."""
+    if config_commands.is_word(entry):
+        if document.beside(entry)[0] is entry:
+            yield from _commands(document, entry, config_commands.sites_of_list(document, entry))
+        return
     assigned = _ASSIGNMENT.fullmatch(entry.text)
-    if meaning:
-        if command_words.may_be_the_loaders(meaning, command):
-            yield from _site(document, entry, before, meaning, _flag_role(meaning), setting=before)
-    elif assigned and (meaning := spelled(assigned["name"])):
-        sure = meaning.sure and not (meaning.knob == "num_workers" and compose.runs_something_else(document, entry))
-        if sure and command_words.may_be_the_loaders(meaning, command):
-            name = assigned["name"]
-            role = Role.VARIABLE if name.isupper() else _flag_role(meaning)
-            inner = _inner(entry, *assigned.span("value"), quoted=bool(assigned["quote"]) or entry.quoted)
-            yield from _site(document, inner, name, meaning, role, setting=assigned["path"] + name)
-    elif _is_command(entry):
-        yield from _commands(document, entry, command)
+    if assigned and (meaning := spelled(assigned["name"])) and meaning.sure:
+        if meaning.knob == "num_workers" and compose.runs_something_else(document, entry):
+            return
+        name = assigned["name"]
+        role = Role.VARIABLE if name.isupper() else Role.LIMIT if meaning.knob in _LIMITS else Role.FLAG
+        inner = _inner(entry, *assigned.span("value"), quoted=bool(assigned["quote"]))
+        yield from _site(document, inner, name, meaning, role, setting=assigned["path"] + name)
 
 
-def _is_command(entry: Entry) -> bool:
-    keys = [key for key in entry.path if not key.isdigit()]
-    return bool(keys) and bool(command_words.KEYS.fullmatch(keys[-1])) and len(entry.text) > 4
-
-
-def _commands(document: Document, entry: Entry, command: str = "") -> Iterator[KnobSite]:
-    """The settings of a command line, of a script in a block of text, or of one word of a `command` in a list."""
-    for word in command_words.words(entry.text, "" if "\n" in entry.text else command):
-        if word.meaning.knob == "num_workers" and compose.runs_something_else(document, entry):
-            continue
-        inner = _inner(entry, word.start, word.end, quoted=word.quoted)
-        flag = word.name.startswith("-")
-        role = Role.VARIABLE if word.name.isupper() else _flag_role(word.meaning)
-        yield from _site(document, inner, word.name, word.meaning, role, setting=word.name if flag else word.path)
-
-
-def _flag_role(meaning: Spelled) -> Role:
-    return Role.LIMIT if meaning.knob in _LIMITS else Role.FLAG
+def _commands(document: Document, entry: Entry, found: Iterable[KnobSite]) -> Iterator[KnobSite]:
+    owner = compose.service(entry) or kubernetes.container(document, entry)
+    for site in found:
+        if site.knob != "num_workers" or not compose.runs_something_else(document, entry):
+            yield replace(site, owner=owner or site.owner)
 
 
 def _inner(entry: Entry, start: int, end: int, *, quoted: bool) -> Entry:

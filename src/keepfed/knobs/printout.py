@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from keepfed.knobs import ini_config
+from keepfed.knobs.command_line import sites_of_words
+from keepfed.knobs.config_commands import words_of_line
 from keepfed.knobs.config_reason import is_the_loaders
 from keepfed.knobs.config_sites import sites_of
 from keepfed.knobs.entry import Document, Entry, Homes, Shape
@@ -140,13 +142,7 @@ def _record(document: Document, entry: Entry) -> KnobSite | None:
 
 def _options(source: Source) -> Iterator[KnobSite]:
     """A file of options that `@args.txt` on a command line stands for (argparse's `fromfile_prefix_chars`)."""
-    homes = Homes()
-    home = homes.open()
-    entries = []
-    for number, line in enumerate(_LINE_WITH_TEXT.finditer(source.utf8)):
-        text = line["text"].decode("utf-8", "surrogatepass")
-        entries.append(Entry(("args", str(number)), home, *line.span("text"), text, Shape.PLAIN))
-    yield from sites_of(Document(source, Form.TEXT, entries, homes))
+    yield from sites_of_words(source, words_of_line(source.text, 0), Form.TEXT)
 
 
 def _is_a_log(utf8: bytes, runs: list[_Run]) -> bool:
