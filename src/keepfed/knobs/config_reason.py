@@ -81,7 +81,7 @@ def _company(beside: list[str]) -> int:
 def _reason(key: str, above: list[set[str]], company: int) -> bool:
     words = set(words_of(key))
     near = above[-1] if above else set()
-    if words & {"worker", "workers", "reader", "readers"} and "max" not in words:
+    if words & {"worker", "workers", "reader", "readers"}:
         return bool(near & _DATA) or company >= 2 or any(section & _LOADER for section in above)
     # Threads and CPUs are the loader's where the section says so; pix2pix and its descendants alone write nThreads.
     return bool(near & _LOADER) or (key == "nThreads" and company >= 2)
