@@ -6,7 +6,7 @@ import pytest
 
 from keepfed.knobs.files import MOST_BYTES_EACH, Files
 from keepfed.knobs.precedence import decided
-from keepfed.knobs.site import Kind, KnobSite, Role
+from keepfed.knobs.site import Kind, KnobSite, Original, Role
 from tests.knobs.places import Places
 
 TRAIN = """
@@ -61,6 +61,7 @@ def test_a_flag_of_the_script_that_starts_the_program_beats_the_default(command:
     assert flag.wins is True
     assert (option.wins, option.kind) == (False, Kind.OVERRIDDEN)
     assert option.counts_at == f"run.sh:{flag.line}"
+    assert flag.original == Original("4", "default")
     assert call.wins is False
 
 
@@ -256,6 +257,7 @@ def hydra(**files: str) -> Places:
 def test_the_defaults_list_says_which_file_counts_and_its_class_default_does_not() -> None:
     mnist, cifar, debug, default = judged(hydra())
     assert (mnist.wins, cifar.wins, debug.wins) == (True, None, None)
+    assert mnist.original == Original("0", "default")
     assert (default.wins, default.kind, default.counts_at) == (False, Kind.OVERRIDDEN, "conf/data/mnist.yaml:2")
 
 
@@ -330,9 +332,12 @@ def test_a_printout_never_counts_and_says_which_option_does() -> None:
         }
     )
     places.site("options.py", Role.OPTION, "--nThreads", setting="nThreads")
-    places.site("checkpoints/x/opt.txt", Role.PRINTED, "nThreads", setting="nThreads", kind=Kind.RECORD)
+    places.site(
+        "checkpoints/x/opt.txt", Role.PRINTED, "nThreads", setting="nThreads", kind=Kind.RECORD, printed_default="2"
+    )
     option, record = judged(places)
     assert (option.wins, record.wins, record.kind, record.counts_at) == (True, False, Kind.RECORD, "options.py:5")
+    assert record.original == Original("2", "printed")
 
 
 def test_a_text_file_that_the_projects_own_code_writes_is_a_printout_without_any_header() -> None:

@@ -27,7 +27,7 @@ from pathlib import PurePosixPath
 from keepfed.knobs.launches import Launch
 from keepfed.knobs.overlays import Selection, overriding, repeated, selection
 from keepfed.knobs.project import Projects
-from keepfed.knobs.site import Form, Kind, KnobSite, Role
+from keepfed.knobs.site import Form, Kind, KnobSite, Original, Role
 from keepfed.knobs.source import Source
 from keepfed.knobs.ties import Ties, last_word, words
 
@@ -60,11 +60,12 @@ class _Decision:
         for site in self.sites:
             self.by_tail[projects.of(site.file), _tail(site)].append(site)
 
+        self.behind: dict[int, KnobSite] = {}
         self.flags = self._flags_by_default()
 
     def made(self) -> list[KnobSite]:
         judged = [self._judged(site) for site in self.sites]
-        return self._with_losers(judged)
+        return [self._with_default(site, at) for at, site in enumerate(self._with_losers(judged))]
 
     # -------------------------------------------------------------------------------------------------- kinds across files
 
@@ -89,6 +90,15 @@ class _Decision:
         return any(named.search(text) and _WRITES.search(text) for text in texts)
 
     # --------------------------------------------------------------------------------------------------------- one place
+
+    def _with_default(self, site: KnobSite, at: int) -> KnobSite:
+        """The value that the program itself would take, as far as the files tell: what a printout or a flag stands in front of."""
+        if site.original is not None:
+            return site
+        if site.printed_default:
+            return replace(site, original=Original(site.printed_default, "printed"))
+        behind = self.behind.get(id(self.sites[at]))
+        return replace(site, original=Original(behind.value, "default")) if behind is not None else site
 
     def _judged(self, site: KnobSite) -> KnobSite:
         if site.kind is Kind.RECORD or site.role is Role.PRINTED:
@@ -119,6 +129,8 @@ class _Decision:
         """The default of an option or of a parameter: counts for whoever gives nothing else."""
         over = self._given_by_all(site) or self._config_over(site)
         if over is not None:
+            if site.kind is Kind.LITERAL:
+                self.behind.setdefault(id(over), site)
             return _beaten(site, over, kind=Kind.OVERRIDDEN)
         return replace(site, wins=None if self._may_be_replaced(site) else True)
 
@@ -156,6 +168,8 @@ class _Decision:
             if flag.role is Role.FLAG and flag.kind is not Kind.DEAD:
                 for given in self._given(flag):
                     found[id(given)].append(flag)
+                    if given.role in _DEFAULTS and given.kind is Kind.LITERAL:
+                        self.behind[id(flag)] = given
         return found
 
     def _given(self, flag: KnobSite) -> Iterable[KnobSite]:

@@ -7,14 +7,20 @@ what was expected); nothing of it is cut off where stdout is no terminal, since 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
+from keepfed.cli.scan.changes import show_changes
 from keepfed.cli.scan.expect import Verdict, verdict_of
+from keepfed.cli.scan.live import process_line, with_processes
 from keepfed.cli.scan.report import as_text, report
 from keepfed.errors import UsageError
+from keepfed.host.running import read_running
+from keepfed.knobs.changes import changes_of
 from keepfed.knobs.knob import Wish, wish
+from keepfed.knobs.original import with_originals
 from keepfed.knobs.scan import Scanned, scan_paths
 from keepfed.text import say
 
@@ -23,17 +29,28 @@ def scan(
     paths: Annotated[list[str] | None, typer.Argument(metavar="PATH", help=say("scan.paths"))] = None,
     as_json: Annotated[bool, typer.Option("--json", help=say("scan.json"))] = False,
     expect: Annotated[list[str] | None, typer.Option("--expect", metavar="KNOB=VALUE", help=say("scan.expect"))] = None,
+    pid: Annotated[int | None, typer.Option("--pid", metavar="PID", help=say("scan.pid"))] = None,
+    changes: Annotated[bool, typer.Option("--changes", help=say("scan.changes"))] = False,
 ) -> int:
     """Show what the files say; with `--expect`, exit 1 where they say something else."""
     wishes = [_wished(pair) for pair in expect or ()]
+    family = read_running(pid) if pid is not None else ()
     scanned = scan_paths(paths or ["."])
+    scanned = replace(scanned, sites=tuple(with_originals(scanned.sites, scanned.files)))
+    if family:
+        scanned = with_processes(scanned, family)
+    rows = changes_of(scanned.sites, scanned.files) if changes else None
     verdicts = [verdict_of(wished, scanned.sites) for wished in wishes]
     if as_json:
-        sys.stdout.write(as_text(report(scanned, verdicts)))
+        sys.stdout.write(as_text(report(scanned, verdicts, rows)))
     elif verdicts:
         _tell(verdicts)
+    elif rows is not None:
+        show_changes(rows)
     else:
         _show(scanned, paths or ["."])
+        if family:
+            sys.stdout.write(process_line(family) + "\n")
     return 0 if all(verdict.met for verdict in verdicts) else 1
 
 

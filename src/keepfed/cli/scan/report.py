@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from keepfed.cli.scan.expect import Verdict
+from keepfed.knobs.changes import MOST_COMMITS, Changed
 from keepfed.knobs.scan import Scanned
 from keepfed.knobs.site import KnobSite, Skipped
 from keepfed.text import say
@@ -15,8 +16,10 @@ from keepfed.text import say
 SCHEMA = "keepfed.scan/1"
 
 
-def report(scanned: Scanned, verdicts: Sequence[Verdict] = ()) -> dict[str, Any]:
-    """The whole answer; `expect` is there only where something was expected."""
+def report(
+    scanned: Scanned, verdicts: Sequence[Verdict] = (), changes: Sequence[Changed] | None = None
+) -> dict[str, Any]:
+    """The whole answer; `expect` and `changes` are there only where they were asked for."""
     answer: dict[str, Any] = {
         "schema": SCHEMA,
         "sites": [site_fields(site) for site in scanned.sites],
@@ -24,6 +27,9 @@ def report(scanned: Scanned, verdicts: Sequence[Verdict] = ()) -> dict[str, Any]
     }
     if verdicts:
         answer["expect"] = [_expected(verdict) for verdict in verdicts]
+    if changes is not None:
+        answer["changes"] = [row.to_json() for row in changes]
+        answer["changes_commits"] = MOST_COMMITS
     return answer
 
 
@@ -49,6 +55,7 @@ def site_fields(site: KnobSite) -> dict[str, Any]:
         "value": site.value,
         "kind": site.kind.value,
         "wins": site.wins,
+        "counts_at": site.counts_at or None,
         "original": asdict(site.original) if site.original else None,
         "in_effect": asdict(site.in_effect) if site.in_effect else None,
         "form": site.form.value,

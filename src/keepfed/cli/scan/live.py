@@ -1,0 +1,59 @@
+"""`keepfed scan --pid PID`: what the scan found, beside what a live program works with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from keepfed.errors import UnreachableError
+from keepfed.events import LoaderSeen
+from keepfed.feed import RUN_VARIABLE, RunFolder
+from keepfed.host.running import Running
+from keepfed.knobs.scan import Scanned
+from keepfed.knobs.site import KnobSite
+from keepfed.policy.in_effect import Told, live_workers, with_effects
+from keepfed.text import say
+
+
+def with_processes(scanned: Scanned, family: Sequence[Running]) -> Scanned:
+    """The scan with `in_effect` filled in; `family` as `read_running` gives it, of this host or of a container."""
+    return replace(scanned, sites=tuple(with_effects(scanned.sites, family, _told(family, scanned.sites))))
+
+
+def process_line(family: Sequence[Running]) -> str:
+    """One line about a process: its command, its workers, its cores, its shared memory."""
+    first, trainer = family[0], live_workers(family)
+    facts = {
+        "pid": first.pid,
+        "command": " ".join(first.argv)[:80] or "?",
+        "workers": sum(len(one.workers) for one in family),
+        "cores": first.cores or "?",
+        "shm": _size(first.shm_bytes),
+    }
+    if trainer is not None and trainer.pid != first.pid:
+        return say("scan.process_with_trainer", trainer=trainer.pid, **facts)
+    return say("scan.process", **facts)
+
+
+def _size(number: int | None) -> str:
+    return "?" if number is None else f"{number / (1 << 20):.0f} MiB"
+
+
+def _told(family: Sequence[Running], sites: Sequence[KnobSite]) -> list[Told]:
+    """What the loaders of a program that keepfed started say themselves, by the names that the scan gives their files."""
+    pids = {one.pid for one in family}
+    names = {os.path.realpath(site.file): site.file for site in sites}
+    found: dict[tuple[int, str, int], Told] = {}
+    for path in {one.environ.get(RUN_VARIABLE, "") for one in family} - {""}:
+        with contextlib.suppress(UnreachableError):
+            folder = RunFolder.open(Path(path))
+            for pid, event in folder.reader().read_new():
+                file, _, line = event.loader.site.rpartition(":") if isinstance(event, LoaderSeen) else ("", "", "")
+                name = names.get(os.path.realpath(os.path.join(folder.config.start_folder, file)), "")
+                if isinstance(event, LoaderSeen) and pid in pids and name and line.isdigit():
+                    used = event.used
+                    found[pid, name, int(line)] = Told(pid, name, int(line), used.num_workers, used.prefetch_factor)
+    return list(found.values())

@@ -1,0 +1,80 @@
+"""`keepfed scan --pid` and `--changes` as they are typed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from keepfed.cli.main import main
+from tests.knobs.repository import Repository
+
+PROGRAM = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
+OPTIONS = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--num_workers', type=int, default=4)\na = p.parse_args()\n"
+LOADER = "from torch.utils.data import DataLoader\nloader = DataLoader([], num_workers=a.num_workers)\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_live_process_shows_the_option_that_it_was_really_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(PROGRAM)
+    command = [sys.executable, "train.py", "--num_workers", "0"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            Path("train.py").write_text(OPTIONS + LOADER)
+            assert main(["scan", "--json", "--pid", str(process.pid)]) == 0
+            found = json.loads(capsys.readouterr().out)
+            assert main(["scan", "--pid", str(process.pid), "--expect", "num_workers=0"]) == 0
+            assert main(["scan", "--pid", str(process.pid), "--expect", "num_workers=4"]) == 1
+            capsys.readouterr()
+            assert main(["scan", "--pid", str(process.pid)]) == 0
+            assert f"process {process.pid}" in capsys.readouterr().out
+        finally:
+            process.communicate()
+    option = next(site for site in found["sites"] if site["spelling"] == "--num_workers")
+    assert (option["value"], option["in_effect"]) == ("4", {"value": "0", "pid": process.pid})
+
+
+def test_a_process_that_is_gone_exits_with_3_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["scan", "--pid", str(2**22 + 5)]) == 3
+    assert str(2**22 + 5) in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_changes_are_printed_with_author_and_values_and_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    repository = Repository(tmp_path)
+    for value in (4, 0):
+        repository.write("train.py", (OPTIONS + LOADER).replace("4", str(value)))
+        repository.commit("Ada")
+    monkeypatch.chdir(tmp_path)
+    assert main(["scan", "--changes"]) == 0
+    assert "train.py:3  --num_workers  4 -> 0  Ada, commit " in capsys.readouterr().out
+    assert main(["scan", "--changes", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [(row["who"], row["from"], row["to"]) for row in found["changes"]] == [("Ada", "4", "0")]
+    option = next(site for site in found["sites"] if site["spelling"] == "--num_workers")
+    assert option["original"] == {"value": "4", "source": "git"}
+
+
+def test_without_any_change_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(OPTIONS + LOADER)
+    assert main(["scan", "--changes"]) == 0
+    assert "No change" in capsys.readouterr().out
