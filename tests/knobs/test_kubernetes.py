@@ -74,3 +74,35 @@ def test_a_mount_in_another_document_does_not_count() -> None:
     assert (
         literals("pods.yaml", f"{volumes}---\nkind: Pod\nspec:\n  containers:\n{containers}")[0][0] == "OMP_NUM_THREADS"
     )
+
+
+def test_files_in_a_config_map_are_read_as_what_they_are() -> None:
+    text = """kind: ConfigMap
+data:
+  train.yaml: |
+    # 数据
+    data:
+      num_workers: 8
+  run.sh: |-
+    #!/bin/bash
+    # --workers 3
+    python train.py --batch-size 4 --workers 6
+  notes.md: |
+    num_workers: 4
+"""
+    found = sites("map.yaml", text)
+    assert [(site.spelling, site.value, site.line, site.column) for site in found] == [
+        ("num_workers", "8", 6, 20),
+        ("--workers", "6", 10, 46),
+    ]
+
+
+@pytest.mark.parametrize("section", ["shmVolume", "dshm", "sharedMemory"])
+def test_the_values_of_a_chart_tell_by_their_section(section: str) -> None:
+    (site,) = sites("values.yaml", f"{section}:\n  enabled: true\n  sizeLimit: 4Gi\nlogs:\n  sizeLimit: 1Gi\n")
+    assert (site.knob, site.value, site.owner) == ("shm_size", "4Gi", section)
+
+
+def test_the_words_of_args_are_options_of_what_command_names() -> None:
+    text = "containers:\n- name: a\n  command: [python, train.py]\n  args: [--workers, '4', --name, x]\n- name: b\n  command: [gunicorn]\n  args: [--workers, '8']\n"
+    assert literals("pod.yaml", text) == [("--workers", "4")]

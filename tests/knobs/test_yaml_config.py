@@ -58,7 +58,9 @@ def test_an_interpolation_is_a_reference(value: str, name: str) -> None:
     assert (site.kind, site.refers_to, site.target) == (Kind.REFERENCE, name, None)
 
 
-@pytest.mark.parametrize("value", ["${oc.env:NW,4}", "'${oc.env:NW, 4}'", "${NW:-4}", "${oc.decode:${oc.env:NW,4}}"])
+@pytest.mark.parametrize(
+    "value", ["${oc.env:NW,4}", "'${oc.env:NW, 4}'", "${NW:-4}", "${NW:4}", "${oc.decode:${oc.env:NW,4}}"]
+)
 def test_of_a_variable_with_a_fallback_only_the_fallback_is_replaced(value: str) -> None:
     (site,) = sites("c.yaml", f"loader:\n  num_workers: {value}\n")
     assert (site.value, site.kind, site.role, site.refers_to) == ("4", Kind.LITERAL, Role.DEFAULT, "NW")
@@ -126,6 +128,8 @@ BATCH_SIZE: 2
         "description: use num_workers 4\n",
         "on: push\njobs: {test: {env: {OMP_NUM_THREADS: 1}}}\n",
         "data:\n# workers: 4\n",
+        "strategy:\n  class_path: ray_lightning.RayStrategy\n  init_args:\n    num_workers: 4\n",
+        "writer:\n  _target_: ffcv.writer.DatasetWriter\n  num_workers: 16\n",
     ],
 )
 def test_workers_of_others_are_no_sites(text: str) -> None:

@@ -15,23 +15,42 @@ from collections.abc import Iterator, Sequence
 from itertools import count, takewhile
 
 from keepfed.knobs.command_line import sites_of_words
+from keepfed.knobs.embedded import sites_within
 from keepfed.knobs.entry import Document, Entry, Shape
 from keepfed.knobs.shell import sites_of_script
 from keepfed.knobs.site import KnobSite
 from keepfed.knobs.words import Word
 
 _KEYS = re.compile(
-    r"(?i)(?:\w*[._-])?(?:commands?|cmd|cmdline|args?|arguments|argv|entrypoint|entry_?point|run|scripts?|shell|exec|overrides"
+    r"(?i)(?:\w*[._-])?(?:commands?|cmds?|cmdline|args?|arguments|argv|entrypoint|entry_?point|run|scripts?|shell|exec|overrides"
     r"|run_?args|run_options|program|program_?args|options|flags|extra_args|setup|job|task|launch)"
 )
+_SCRIPT_LINE = re.compile(
+    r"(?m)^\s*(?:export\s+\w+=|#!\S*sh\b|#SBATCH|(?:python3?|torchrun|srun|accelerate|deepspeed)\s)"
+)
+_FILE = re.compile(r"[\w.-]+\.(?:ya?ml|json|toml|ini|cfg|conf|sh|py|env)")
 _DOCKER_RUN = re.compile(r"(?i)(?:docker_?)?run_?(?:args|options)")
 _SHELL_OPTION = re.compile(r"-\w*c")
 _BEGIN = re.compile(r"[|>][^\n]*\n")
 
 
 def is_command(entry: Entry) -> bool:
-    """Whether a value is a command line or a word of one, by the key that it stands under."""
-    return entry.key == _name(entry) and bool(_KEYS.fullmatch(entry.key))
+    """Whether a value is a command line, by the key that it stands under, or a script, by its lines."""
+    if entry.key != _name(entry):
+        return False
+    return bool(_KEYS.fullmatch(entry.key)) or (entry.shape is Shape.BLOCK and bool(_SCRIPT_LINE.search(entry.text)))
+
+
+def file_within(entry: Entry) -> str:
+    """The name of the file that a text is, where its key is one (in a ConfigMap: `train.yaml: |`); else nothing."""
+    return entry.key if entry.shape is Shape.BLOCK and _FILE.fullmatch(entry.key) else ""
+
+
+def sites_of_file(document: Document, entry: Entry) -> list[KnobSite]:
+    """The settings of a file that stands as a text in another one."""
+    begin = _BEGIN.match(entry.text)
+    start = entry.start + len(begin[0].encode("utf-8", "surrogatepass")) if begin else entry.start
+    return sites_within(document.source, start, entry.end, file_within(entry))
 
 
 def is_word(entry: Entry) -> bool:

@@ -34,6 +34,10 @@ _BESIDE_OTHERS = re.compile(
     r"(?i)\w*_per_worker|rollout_\w+|trainer_resources|placement_strategy|bind|port|worker_?class|worker_type|graceful_timeout"
     r"|keep_?alive|min_?workers|replicas|min_?replicas|broker\w*|num_envs\w*|use_ray|ray_\w+"
 )
+_BUILT_BY = {"_target_", "class_path", "type", "target", "cls", "class", "strategy"}
+_OTHER_CLASSES = re.compile(
+    r"(?i)\b(?:horovod)?ray(?=[A-Z_.]|\b)|dask|\w*writer|\w*executor|\w*(?:thread|process)pool|gunicorn|onnx\w*"
+)
 _CI = re.compile(
     r"(?i)(?:^|/)(?:\.github/|\.gitlab/|\.circleci/|\.buildkite/|\.azure\w*/|\.?gitlab-ci\b|\.travis\.|azure-pipelines"
     r"|bitbucket-pipelines|\.?appveyor|\.pre-commit|\.drone|jenkinsfile|cloudbuild|codecov|\.readthedocs|mkdocs)"
@@ -68,7 +72,19 @@ def is_the_loaders(document: Document, entry: Entry, meaning: Spelled, sections:
     company = _company(beside)
     if any(_BESIDE_OTHERS.fullmatch(key) for key in beside) and company < 2:
         return False
+    if _built_by_others(document, entry):
+        return False
     return meaning.sure or _reason(entry.key if not entry.key.isdigit() else "", above, company)
+
+
+def _built_by_others(document: Document, entry: Entry) -> bool:
+    """Whether the class that gets this value is another's: `class_path: ...RayStrategy` beside or above `init_args`."""
+    for path in (entry.path[:-1], entry.path[:-2]):
+        for key in _BUILT_BY:
+            named = document.at(entry.part, (*path, key))
+            if named and _OTHER_CLASSES.search(named.text.rpartition(".")[2] or named.text):
+                return True
+    return False
 
 
 def _company(beside: list[str]) -> int:

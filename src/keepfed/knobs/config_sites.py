@@ -20,6 +20,7 @@ from keepfed.knobs.spelling import THREAD_VARIABLES, Spelled, spelled
 from keepfed.knobs.written_value import Written, named, written
 
 _LIMITS = {"shm_size", "cpus_per_task"}
+_ENVIRONMENT = {"environment", "env", "envs", "env_vars", "environment_variables", "containerEnv", "remoteEnv"}
 _DESCRIBED = {"value", "default"}
 _DESCRIPTION = {
     "value",
@@ -53,7 +54,7 @@ def sites_of(document: Document) -> Iterator[KnobSite]:
 def _sites(document: Document, entry: Entry) -> Iterator[KnobSite]:
     volume = kubernetes.shm_volume(document, entry)
     if volume:
-        yield from _site(document, entry, "sizeLimit", Spelled("shm_size", sure=True), Role.LIMIT, owner=volume)
+        yield from _site(document, entry, entry.key, Spelled("shm_size", sure=True), Role.LIMIT, owner=volume)
         return
     variable = kubernetes.variable(document, entry)
     if variable:
@@ -61,11 +62,14 @@ def _sites(document: Document, entry: Entry) -> Iterator[KnobSite]:
     elif entry.key.isdigit() and entry.path:
         yield from _item(document, entry)
     elif (key := _key(document, entry)) and (meaning := spelled(key[-1])):
-        if "environment" in entry.path[-2:-1] or (document.form is not Form.INI and key[-1] in THREAD_VARIABLES):
+        in_environment = key[-1].isupper() and bool(_ENVIRONMENT & set(entry.path[-2:-1]))
+        if in_environment or (document.form is not Form.INI and key[-1] in THREAD_VARIABLES):
             yield from _variable(document, entry, key[-1])
         elif config_reason.is_the_loaders(document, entry, meaning, tuple(key[:-1])):
             role = Role.LIMIT if meaning.knob in _LIMITS else Role.CONFIG
             yield from _site(document, entry, key[-1], meaning, role)
+    elif config_commands.file_within(entry):
+        yield from config_commands.sites_of_file(document, entry)
     elif config_commands.is_command(entry):
         yield from _commands(document, entry, config_commands.sites_of_text(document, entry))
 
@@ -73,7 +77,12 @@ def _sites(document: Document, entry: Entry) -> Iterator[KnobSite]:
 def _key(document: Document, entry: Entry) -> list[str]:
     """The path that names it: `a.b` in one key counts as two, and the `value` of a described parameter is the parameter's."""
     path = list(entry.path)
-    if len(path) > 1 and path[-1] in _DESCRIBED and set(document.keys_beside(entry)) <= _DESCRIPTION:
+    if (
+        len(path) > 1
+        and path[-1] in _DESCRIBED
+        and "properties" not in path
+        and set(document.keys_beside(entry)) <= _DESCRIPTION
+    ):
         path.pop()
     if path and "." in path[-1]:
         path[-1:] = path[-1].split(".")

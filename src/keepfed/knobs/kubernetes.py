@@ -11,13 +11,24 @@ Source: kubernetes.io/docs/concepts/storage/volumes, emptyDir ("tmpfs ... size l
 
 from __future__ import annotations
 
+import re
+
 from keepfed.knobs.entry import Document, Entry
+from keepfed.knobs.spelling import words_of
 
 _SHM = "/dev/shm"  # noqa: S108  # the mount point that is asked for, not a file that is made
 
+_SIZES = {"size", "sizeLimit", "size_limit", "limit"}
+_UNIT = re.compile(r"\d\s*[kmgtKMGT]i?[bB]?$")
+
 
 def shm_volume(document: Document, entry: Entry) -> str:
-    """The name of the volume whose `sizeLimit` this is, if it is memory that some container has at /dev/shm; else nothing."""
+    """The name of the volume whose size this is, if it is memory that some container has at /dev/shm; else nothing.
+
+    In the values of a chart (`shmVolume: {sizeLimit: 4Gi}`) the name of the section has to tell.
+    """
+    if entry.key in _SIZES and len(entry.path) > 1 and _UNIT.search(entry.text) and _is_shm(entry.path[-2]):
+        return entry.path[-2]
     if entry.path[-2:] != ("emptyDir", "sizeLimit"):
         return ""
     name = document.at(entry.part, (*entry.path[:-2], "name"))
@@ -49,3 +60,8 @@ def _mounts(document: Document, mount: Entry, volume: Entry) -> bool:
         and mount.text.rstrip("/") == _SHM
         and document.sibling(mount, "name") == volume.text
     )
+
+
+def _is_shm(section: str) -> bool:
+    words = set(words_of(section))
+    return bool(words & {"shm", "dshm"}) or {"shared", "memory"} <= words

@@ -27,7 +27,9 @@ _LITERALS = {
     "cpus_per_task": re.compile(rf"(?i){_NUMBER}|{_NOTHING}|auto|\?\?\?"),
 }
 _HOLE = re.compile(r"\{\{.*\}\}|\{%.*%\}|<%.*%>|@\w+@|__[A-Z]\w*__|\{[a-z_]\w*\}|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+")
-_FALLBACK = re.compile(r"\$\{(?:[^{}]*:)?\s*(\w+)\s*(?::?-|,)\s*[\"']?([^\s\"'{}$]+?)[\"']?\s*\}+")
+_FALLBACK = re.compile(
+    r"\$\{(?:[^{}]*:)?\s*(?P<name>\w+)\s*(?::?-|,|:(?=\s*\d))\s*[\"']?(?P<value>[^\s\"'{}$]+?)[\"']?\s*\}+"
+)
 _NAME = re.compile(
     r"\$\{\s*([.\w\[\]/@-]+)\s*\}|\$(\w+)|\$\((\w+)\)|%\((\w+)\)s|%(\w+)%|\$\{(?:oc\.)?env:\s*(\w+)\s*\}"
 )
@@ -72,8 +74,8 @@ def written(knob: str, text: str, shape: Shape = Shape.PLAIN, tag: str = "") -> 
 
 def _elsewhere(knob: str, text: str, shape: Shape) -> Written | None:
     fallback = _FALLBACK.search(text)
-    if fallback and _LITERALS[knob].fullmatch(fallback[2]):
-        return Written(Kind.LITERAL, fallback.span(2), fallback[1], fallback=True)
+    if fallback and _LITERALS[knob].fullmatch(fallback["value"]):
+        return Written(Kind.LITERAL, fallback.span("value"), fallback["name"], fallback=True)
     name = _NAME.fullmatch(text)
     if name:
         return Written(Kind.REFERENCE, refers_to=name[name.lastindex or 1], refusal="knobs.refuse_reference")
