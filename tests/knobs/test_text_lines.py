@@ -82,3 +82,49 @@ def test_a_flag_is_a_flag_and_a_size_a_limit() -> None:
     source = Source.of("x.bat", b"docker run --shm-size 2g x\nset NUM_WORKERS=2\npython t.py --num-workers 2")
     assert source is not None
     assert [site.role for site in read(source)] == [Role.LIMIT, Role.VARIABLE, Role.FLAG]
+
+
+def test_the_program_decides_what_its_options_mean() -> None:
+    text = (
+        "call venv\\Scripts\\activate\r\n"
+        "accelerate launch --num_cpu_threads_per_process=2 .\\train_network.py ^\r\n"
+        '  --train_data_dir="D:\\my data\\" --max_data_loader_n_workers="1" --lr="1e-4 " ^\r\n'
+        "  --persistent_data_loader_workers\r\n"
+        "python backtest.py --workers 8 --from 2020\r\n"
+        "waitress-serve --workers 8 app:app\r\n"
+        "server.exe -workers 8\r\n"
+        "C:\\envs\\x\\python.exe -u tools\\train.py --epochs 3 --workers 6 > log.txt\r\n"
+    )
+    assert [site[:2] for site in found("train.bat", text)] == [
+        ("--num_cpu_threads_per_process", "2"),
+        ("--max_data_loader_n_workers", "1"),
+        ("--workers", "6"),
+    ]
+
+
+def test_powershells_lists_of_options_and_booleans_are_read() -> None:
+    text = (
+        "$max_data_loader_n_workers = 2    # CPU # 0 turns it off | 2/4\n"
+        "$persistent_data_loader_workers = $True\n"
+        "$Env:MKL_NUM_THREADS=4\n"
+        "if ($max_data_loader_n_workers -ne 8) {\n"
+        '  [void]$options.Add("--max_data_loader_n_workers=$max_data_loader_n_workers")\n'
+        "}\n"
+        'Write-Output "num_workers = 3"\n'
+        '$options += "--num_cpu_threads_per_process=8"\n'
+    )
+    assert found("train.ps1", text) == [
+        ("max_data_loader_n_workers", "2", Kind.LITERAL),
+        ("persistent_data_loader_workers", "True", Kind.LITERAL),
+        ("MKL_NUM_THREADS", "4", Kind.LITERAL),
+        ("--max_data_loader_n_workers", "$max_data_loader_n_workers", Kind.REFERENCE),
+        ("--num_cpu_threads_per_process", "8", Kind.LITERAL),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gb18030"])
+def test_chinese_comments_in_any_encoding_shift_nothing(encoding: str) -> None:
+    source = Source.of("a.ps1", "# 数据加载 num_workers=9\r\n$num_workers = 4 # 线程\r\n".encode(encoding))
+    assert source is not None
+    (site,) = read(source)
+    assert source.data[site.span.start : site.span.end].decode(source.encoding) == "4"

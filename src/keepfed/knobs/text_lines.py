@@ -6,6 +6,7 @@ Everything else is left alone: of a file that cannot be parsed it is better to m
     set NUM_WORKERS=4          $workers = 6             "num_workers": 8,
     python train.py --num-workers %NUM_WORKERS% ^       data.num_workers=8
 
+A line that starts a program is read as in a shell script: which program it is decides what its options mean.
 Comments of all languages are blanked out first, byte for byte, so that offsets stay what they are.
 """
 
@@ -15,13 +16,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from keepfed.knobs.command_line import sites_of_words
+from keepfed.knobs.program import program_like
 from keepfed.knobs.site import Form, Kind, KnobSite, Role
 from keepfed.knobs.source import Source
 from keepfed.knobs.spelling import Spelled, spelled
+from keepfed.knobs.words import Word, unquoted
 
 _COMMENT = re.compile(
     rb"""
-    "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*'            # quoted, so no comment begins in it
+    "(?:[^"\\\n]|\\[^\n])*" | '(?:[^'\\\n]|\\[^\n])*'            # quoted, so no comment begins in it
     | (?P<comment>
         <\#.*?\#> | /\*.*?\*/ | <!--.*?--> | \{\#.*?\#\}  # blocks: PowerShell, C and Helm, XML, Jinja
       | \"\"\".*?\"\"\" | '''.*?'''                       # docstrings
@@ -32,9 +36,10 @@ _COMMENT = re.compile(
     """,
     re.DOTALL | re.VERBOSE | re.MULTILINE,
 )
-_NAME = rb"""(?P<lead>(?:--?|/)(?=[A-Za-z])|\$(?:env:|global:|script:)?|)
+_NAME = rb"""(?P<lead>(?:--?|/)(?=[A-Za-z])|\$(?i:env:|global:|script:|local:)?|)
              (?P<quote>["']?)(?P<path>(?:[A-Za-z_][\w-]*\.)*)(?P<name>[A-Za-z_][\w-]*)(?P=quote)"""
-_VALUE = rb"""(?P<open>["']?)
+# PowerShell's true and false begin with a dollar, which stays: the value is the word behind it.
+_VALUE = rb"""(?P<open>["']?)(?:\$(?=(?i:true|false|null)\b))?
               (?P<value>
                   \d[\d.]*[A-Za-z]{0,3} | -1
                 | (?i:true|false|yes|no|on|off|none|null)
@@ -65,12 +70,14 @@ _VARIABLE = re.compile(r"\$\{?(?:env:)?(\w+)\}?|%(\w+)%")
 _OTHERS = re.compile(
     rb"(?i)\b(?:gunicorn|uvicorn|hypercorn|celery|dask|torchserve|tritonserver|vllm|onnx\w*|ray|airflow|nginx|make|pytest|ninja)\b"
 )
-# A line that starts a training program, and keys that stand beside a loader's.
-_STARTS = re.compile(rb"(?i)\.py\b|\btorchrun\b|\baccelerate\b|\bpython[\d.]*(?:\.exe)?[ \t]+-m\b|\bdeepspeed\b")
+# Keys that stand beside a loader's.
 _BESIDE = re.compile(
     rb"(?i)\b(?:batch_?size|batch-size|pin_?mem\w*|data_?loader\w*|data_?set\w*|dataroot|shuffle|prefetch_factor)\b"
 )
 _JOINED = re.compile(rb"[ \t]*[\\^`][ \t]*\r?\n")
+_STARTS = re.compile(rb"(?i)\.py\b|\bpython|\btorchrun\b|\baccelerate\b|\bdeepspeed\b|\bdocker\b|\bpodman\b|\bsrun\b")
+_COMMAND = re.compile(rb"""(?:[^"'&|;\n]|"[^"\n]*"|'[^'\n]*')+""")
+_WORD = re.compile(rb"""(?:[^\s"']|"[^"\n]*"|'[^'\n]*')+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +99,32 @@ def read(source: Source) -> Iterator[KnobSite]:
     """Every setting that a line states plainly."""
     bare = _COMMENT.sub(_blanked, source.utf8)
     lines = _Lines(source, _JOINED.sub(lambda joint: b" " * len(joint[0]), bare))
-    for found in _SETTING.finditer(lines.bare):
+    for line in re.finditer(rb"[^\n]+", lines.bare):
+        if not _STARTS.search(line[0]):
+            yield from _stated(lines, *line.span())
+            continue
+        for command in _COMMAND.finditer(lines.bare, *line.span()):
+            words = [unquoted(_word(token)) for token in _WORD.finditer(lines.bare, *command.span())]
+            if any(program_like(word.text) for word in words):
+                yield from sites_of_words(source, words, Form.TEXT)
+            else:
+                yield from _stated(lines, *command.span())
+
+
+def _stated(lines: _Lines, start: int, end: int) -> Iterator[KnobSite]:
+    """Settings by name, sign and value."""
+    for found in _SETTING.finditer(lines.bare, start, end):
         name = found["name"].decode()
         flag = found["lead"] in {b"-", b"--"}
         meaning = spelled(f"{found['lead'].decode()}{name}" if flag else name)
         if meaning and _assigns(found, flag=flag) and _is_the_loaders(meaning, found, lines):
-            site = _site(found, meaning, source, flag=flag)
+            site = _site(found, meaning, lines.source, flag=flag)
             if site:
                 yield site
+
+
+def _word(token: re.Match[bytes]) -> Word:
+    return Word(token[0].decode("utf-8", "surrogatepass"), token.start(), token.end())
 
 
 def _blanked(found: re.Match[bytes]) -> bytes:
@@ -119,11 +144,11 @@ def _is_the_loaders(meaning: Spelled, found: re.Match[bytes], lines: _Lines) -> 
         return meaning.sure
     if _OTHERS.search(line):
         return False
-    if meaning.sure or _STARTS.search(line):
+    if meaning.sure:
         return True
     if found["lead"].startswith(b"$") or re.search(rb"(?i)\bset[ \t]+\"?$", line[: line.find(found[0])]):
         used = re.compile(
-            rb"--?[\w-]*(?:worker|cpu|thread)[\w-]*[= ]\"?(?:\$\{?|%)" + re.escape(found["name"]) + rb"\b"
+            rb"(?i)--?[\w-]*(?:worker|cpu|thread)[\w-]*[= ]\"?(?:\$\{?|%)" + re.escape(found["name"]) + rb"\b"
         )
         return bool(used.search(lines.bare))
     return bool(_BESIDE.search(lines.around(found.start(), lines=4)))
