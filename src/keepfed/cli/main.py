@@ -56,6 +56,8 @@ VERBS: dict[str, Verb] = {
     "tune": Verb("keepfed.cli.tune.door:tune", "cli.verb_tune", "cli.help_tune", runs_program=True, takes_spec=True),
     "scan": Verb("keepfed.cli.scan.door:scan", "cli.verb_scan", "cli.help_scan"),
     "shm": Verb("keepfed.cli.shm.door:shm", "cli.verb_shm", "cli.help_shm"),
+    "set": Verb("keepfed.cli.set.door:set", "cli.verb_set", "cli.help_set"),
+    "undo": Verb("keepfed.cli.undo:undo", "cli.verb_undo", "cli.help_undo"),
 }
 
 EXIT_CODES: tuple[tuple[type[KeepfedError], int], ...] = (

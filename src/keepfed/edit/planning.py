@@ -1,17 +1,82 @@
-"""From chosen places to edits: the bytes that stand there, and the bytes that will.
+"""From wishes to edits: what is changed in which file, what says so already, and what is refused.
 
-Offsets were counted in the file as it was scanned. The bytes are therefore looked at once more here, and where they say something
-else than the site does, nothing is made of them: somebody is working on that file.
+Offsets were counted in the file as it was scanned. The bytes are looked at once more here, and where they say something else
+than the site does, nothing is made of them: a reader and this room disagree, and then a span is a guess.
 """
 
 from __future__ import annotations
 
-from keepfed.edit.replacement import Edit, EditRefused
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from keepfed.edit.choosing import Choice, Kept, Place, choose
+from keepfed.edit.replacement import Edit, EditRefused, in_order
 from keepfed.edit.respelling import respelled, says_the_same
 from keepfed.knobs.knob import Wish
 from keepfed.knobs.site import KnobSite, Span
 from keepfed.knobs.source import Source
 from keepfed.text import say
+
+
+@dataclass(slots=True)
+class Planned:
+    """What a set of wishes comes to."""
+
+    choices: list[Choice] = field(default_factory=list)
+    """Per wish, which places it means."""
+    edits: list[Edit] = field(default_factory=list)
+    """What is changed, each place once."""
+    changed: list[tuple[KnobSite, Edit]] = field(default_factory=list)
+    """The places that are changed, with their edits."""
+    already: list[KnobSite] = field(default_factory=list)
+    """Places that say it already."""
+    inserted: list[Edit] = field(default_factory=list)
+    """Edits that add what was missing; among `edits` as well."""
+
+    @property
+    def kept(self) -> list[Kept]:
+        """All places that set the same things and stay."""
+        return [kept for choice in self.choices for kept in choice.kept]
+
+    def by_file(self) -> dict[str, tuple[Edit, ...]]:
+        """The edits of each file in its order. Raises EditRefused where two of them contradict."""
+        files: dict[str, list[Edit]] = {}
+        for edit in self.edits:
+            files.setdefault(edit.file, []).append(edit)
+        return {file: tuple(in_order(edits)) for file, edits in files.items()}
+
+    def missing(self) -> list[Choice]:
+        """The wishes for which nothing was found that could be changed, or that says it already."""
+        done = {id(site) for site, _ in self.changed} | {id(site) for site in self.already}
+        return [choice for choice in self.choices if not any(id(site) in done for site in choice.changing)]
+
+
+def planned(
+    wishes: Iterable[Wish],
+    sites: Sequence[KnobSite],
+    sources: Mapping[str, Source],
+    *,
+    place: Place | None = None,
+    named: Collection[str] = (),
+) -> Planned:
+    """What these wishes mean in these files. Raises UsageError and EditRefused."""
+    plan = Planned()
+    for wish in wishes:
+        add(plan, choose(wish, sites, place=place, named=named), sources)
+    return plan
+
+
+def add(plan: Planned, choice: Choice, sources: Mapping[str, Source]) -> None:
+    """Add the edits of one choice. Raises EditRefused where a file is not as it was scanned."""
+    plan.choices.append(choice)
+    for site in choice.changing:
+        edit = edit_of(site, choice.wish, sources[site.file])
+        if edit is None:
+            plan.already.append(site)
+            continue
+        plan.changed.append((site, edit))
+        if edit not in plan.edits:
+            plan.edits.append(edit)
 
 
 def edit_of(site: KnobSite, wish: Wish, source: Source) -> Edit | None:
@@ -21,9 +86,7 @@ def edit_of(site: KnobSite, wish: Wish, source: Source) -> Edit | None:
     """
     if site.target is None:
         raise EditRefused(say(site.refusal or "edit.kept_untouchable"))
-    span = site.target
-    old = source.data[span.start : span.end]
-    text, whole = _text(source, span), _text(source, site.span)
+    text, whole = _text(source, site.target), _text(source, site.span)
     if not text or whole.replace("\r\n", "\n") != site.value.replace("\r\n", "\n"):
         raise EditRefused(say("edit.moved", place=f"{site.file}:{site.line}"), next_step=say("edit.moved_next"))
     if says_the_same(site, text, wish):
@@ -31,8 +94,8 @@ def edit_of(site: KnobSite, wish: Wish, source: Source) -> Edit | None:
     new = respelled(site, text, wish)
     return Edit(
         file=site.file,
-        span=span,
-        old=old,
+        span=site.target,
+        old=source.data[site.target.start : site.target.end],
         new=source.encoded(new),
         line=site.line,
         knob=site.knob,

@@ -46,15 +46,26 @@ class Done:
     """What the reader should know, in words."""
 
 
-def carry_out(files: Sequence[FileEdits], *, where: Path, command: Sequence[str], verb: str = "set") -> Done:
-    """Make all edits of all files and note them.
+def carry_out(
+    files: Sequence[FileEdits],
+    *,
+    where: Path,
+    command: Sequence[str],
+    verb: str = "set",
+    settled: Sequence[Change] = (),
+) -> Done:
+    """Make all edits of all files and note them. Changes that are `settled` turned out to be no longer there: noted as void.
 
     Raises WriteError, JournalError or EditRefused: nothing is changed then, or the message says what is.
     """
     group = secrets.token_hex(3)
     contents = [Content(file.path, file.before, file.after) for file in files]
     changes = _changes(files, contents, group, verb, tuple(command))
-    with open_journals(where, [content.target for content in contents]) as journals:
+    changes += [
+        replace(change, id=f"{group}.{change.id}v", verb="void", time=_now(), undoes=change.id) for change in settled
+    ]
+    touched = [content.target for content in contents] + [Path(change.file) for change in settled]
+    with open_journals(where, touched) as journals:
         for content in contents:
             journals[0].keep(sha256(content.before), content.before)
 
@@ -62,7 +73,7 @@ def carry_out(files: Sequence[FileEdits], *, where: Path, command: Sequence[str]
             _append(journals, changes)
 
         def void() -> None:
-            _append(journals, [_voided(change) for change in changes])
+            _append(journals, [_voided(change) for change in changes if change.verb == verb])
 
         notes = replace_all(contents, note, void)
         return Done(group, journals[0].path, tuple(notes))

@@ -1,0 +1,88 @@
+"""What `keepfed set` says beside the diff: on stderr, so that stdout is the diff alone and can be piped into patch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from keepfed.edit.cautions import cautions
+from keepfed.edit.choosing import Choice
+from keepfed.edit.planning import Planned
+from keepfed.edit.restarting import restarts
+from keepfed.knobs.scan import Scanned
+from keepfed.knobs.site import KnobSite
+from keepfed.text import say
+
+_LONG = 60
+_MOST = 40
+
+
+def tell(line: str) -> None:
+    """One line on stderr."""
+    sys.stderr.write(f"{line}\n")
+
+
+def tell_already(sites: Iterable[KnobSite]) -> None:
+    """Places that say it already."""
+    for site in sites:
+        tell(say("edit.already", place=_place(site), name=site.spelling, value=site.value))
+
+
+def tell_kept(plan: Planned) -> None:
+    """What else sets the same and stays, each with its reason."""
+    kept = plan.kept
+    if not kept:
+        return
+    tell(say("edit.kept_head", count=len(kept)))
+    for one in kept[:_MOST]:
+        where = say("edit.counts_at", place=one.site.counts_at) if one.site.counts_at else ""
+        reason = say(one.reason) + where
+        tell(
+            "  "
+            + say(
+                "edit.kept_line",
+                place=_place(one.site),
+                name=one.site.spelling,
+                value=_short(one.site.value),
+                reason=reason,
+            )
+        )
+    if len(kept) > _MOST:
+        tell("  " + say("edit.kept_more", count=len(kept) - _MOST))
+
+
+def tell_ways(choices: Iterable[Choice]) -> None:
+    """Where a name was pointed at, and its definition is changed."""
+    for choice in choices:
+        for site, definition in choice.ways:
+            tell(
+                say("edit.led_to", place=_place(site), name=site.refers_to or site.value, definition=_place(definition))
+            )
+
+
+def tell_cautions(plan: Planned, scanned: Scanned) -> None:
+    """What one should know before saying yes."""
+    for line in cautions(plan, scanned.sites, scanned.files):
+        tell(say("edit.caution", text=line))
+
+
+def tell_restarts(sites: Sequence[KnobSite]) -> None:
+    """What has to be started anew."""
+    for key in restarts(sites):
+        tell(say(key))
+
+
+def looked_at(scanned: Scanned, paths: Sequence[str]) -> str:
+    """What was looked at in vain, in words; with the reasons of files that were named and not read."""
+    lines = [say("edit.looked_at", files=len(scanned.files), paths=", ".join(paths))]
+    lines += [f"{one.file}: {say(one.reason)}" for one in scanned.skipped if one.file in {*paths}]
+    return "\n".join(lines)
+
+
+def _place(site: KnobSite) -> str:
+    return f"{site.file}:{site.line}:{site.column}"
+
+
+def _short(value: str) -> str:
+    line = " ".join(value.split())
+    return line if len(line) <= _LONG else f"{line[: _LONG - 3]}..."

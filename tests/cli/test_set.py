@@ -1,0 +1,204 @@
+"""`keepfed set` and `keepfed undo` from the command line, on files as people have them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import keepfed
+from keepfed.cli.main import main
+
+TRAIN = b"""\
+from torch.utils.data import DataLoader
+
+loader = DataLoader(data, batch_size=4, num_workers=4, pin_memory=True, prefetch_factor=2)  # 4 were too few
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    (folder / "train.py").write_bytes(TRAIN)
+    return folder
+
+
+def called(capfdbinary: pytest.CaptureFixture[bytes], *words: str) -> tuple[int, bytes, str]:
+    """Exit code, stdout, stderr."""
+    code = main(list(words))
+    out, err = capfdbinary.readouterr()
+    return code, out, err.decode()
+
+
+def test_a_value_is_changed_and_nothing_else_and_taken_back(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    code, out, err = called(capfdbinary, "set", "num_workers=16", "--write")
+    assert code == 0
+    assert (project / "train.py").read_bytes() == TRAIN.replace(b"num_workers=4", b"num_workers=16")
+    assert out.startswith(b"--- a/train.py\n+++ b/train.py\n")
+    assert "keepfed undo" in err
+    assert "started again" in err
+    assert called(capfdbinary, "undo")[0] == 0
+    assert (project / "train.py").read_bytes() == TRAIN
+    assert called(capfdbinary, "undo")[0] == 3
+
+
+@pytest.mark.skipif(shutil.which("patch") is None, reason="needs patch(1)")
+def test_stdout_is_a_patch(project: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    code, out, err = called(capfdbinary, "set", "num_workers=16", "prefetch_factor=4")
+    assert code == 2
+    assert "--write" in err
+    assert (project / "train.py").read_bytes() == TRAIN
+    subprocess.run(["patch", "-p1"], input=out, check=True, capture_output=True)
+    assert b"num_workers=16, pin_memory=True, prefetch_factor=4" in (project / "train.py").read_bytes()
+
+
+def test_the_same_value_again_is_said_and_nothing_is_written(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    code, out, err = called(capfdbinary, "set", "num_workers=4", "--write")
+    assert (code, out) == (0, b"")
+    assert "already" in err
+    assert os.listdir(project) == ["train.py"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["num_workers=-1"], 2, "from 0 to 1024"),
+        (["num_workers=abc"], 2, "from 0 to 1024"),
+        (["num_workers=1000000000"], 2, "from 0 to 1024"),
+        (["num_wokers=1"], 2, "Did you mean num_workers?"),
+        (["shm_size=lots"], 2, "no size"),
+        (["pin_memory=maybe"], 2, "true or false"),
+        ([], 2, "nothing to set"),
+        (["num_workers=1", "--plan", "keepfed.toml"], 2, "cannot be combined"),
+        (["num_workers=1", "num_workers=2"], 2, "twice"),
+        (["num_workers=1", "--write", "--script", "x.sh"], 2, "cannot be combined"),
+        (["num_workers=1", "--site", "train.py"], 2, "FILE:LINE"),
+        (["num_workers=1", "absent.py"], 3, "absent.py"),
+        (["cpus_per_task=2"], 3, "--insert"),
+        (["--workers=2"], 2, "No such option"),
+        (["dataloader_workers=2"], 3, "num_workers"),
+        (["num_workers=2", "--site", "train.py:1"], 3, "looked at"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_changes_nothing(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes], words: list[str], code: int, said: str
+) -> None:
+    (project / "keepfed.toml").write_text("")
+    found, out, err = called(capfdbinary, "set", *words, "--write")
+    assert (found, out) == (code, b"")
+    assert said in err
+    assert (project / "train.py").read_bytes() == TRAIN
+
+
+def test_a_file_outside_the_folder_is_shown_from_the_root(
+    project: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    other = tmp_path / "other.py"
+    other.write_bytes(TRAIN)
+    code, out, _ = called(capfdbinary, "set", "num_workers=1", str(other), "--write")
+    assert code == 0
+    assert out.startswith(b"--- a" + str(other).encode() + b"\n")
+    assert called(capfdbinary, "undo", str(other))[0] == 0
+    assert other.read_bytes() == TRAIN
+
+
+@pytest.mark.parametrize("answer", ["y\n", "n\n", "\n", ""])
+def test_on_a_terminal_it_asks(project: Path, answer: str) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        program = subprocess.Popen(
+            [sys.executable, "-m", "keepfed", "set", "num_workers=7"],
+            env=os.environ | {"PYTHONPATH": str(Path(keepfed.__file__).parents[1])},
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            close_fds=True,
+        )
+        os.close(theirs)
+        said = b""
+        while b"[y/N]" not in said:
+            said += os.read(ours, 4096)
+        os.write(ours, answer.encode() or b"\x04")
+        out, _ = program.communicate()
+        with contextlib.suppress(OSError):  # Linux says EIO where nobody has the other end any more
+            while os.read(ours, 4096):
+                pass
+    finally:
+        os.close(ours)
+    assert b"+loader" in out
+    assert program.returncode == (0 if answer == "y\n" else 1)
+    assert (b"num_workers=7" in (project / "train.py").read_bytes()) is (answer == "y\n")
+
+
+def test_a_script_is_made_instead_and_never_over_a_file_of_others(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert called(capfdbinary, "set", "num_workers=16", "--script", "fix.sh")[0] == 0
+    assert (project / "train.py").read_bytes() == TRAIN
+    assert called(capfdbinary, "set", "num_workers=3", "--script", "fix.sh")[0] == 0, "one of ours is made anew"
+    subprocess.run(["sh", "fix.sh"], check=True, capture_output=True)
+    assert b"num_workers=3" in (project / "train.py").read_bytes()
+    (project / "mine.sh").write_text("#!/bin/sh\necho mine\n")
+    assert called(capfdbinary, "set", "num_workers=8", "--script", "mine.sh")[0] == 2
+    assert (project / "mine.sh").read_text() == "#!/bin/sh\necho mine\n"
+
+
+def test_undo_shows_what_changed_since_and_leaves_it(project: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert called(capfdbinary, "set", "num_workers=16", "--write")[0] == 0
+    with (project / "train.py").open("ab") as file:
+        file.write(b"# mine\n")
+    code, out, err = called(capfdbinary, "undo")
+    assert code == 1
+    assert b"+# mine" in out
+    assert "nothing was taken back" in err
+    assert (project / "train.py").read_bytes().endswith(b"# mine\n")
+
+
+def test_undo_by_id_and_of_what_is_not_known(project: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert called(capfdbinary, "set", "num_workers=16", "--write")[0] == 0
+    line = json.loads((project / ".keepfed" / "journal.jsonl").read_text())
+    assert called(capfdbinary, "undo", "abcdef")[0] == 3
+    assert called(capfdbinary, "undo", line["set"])[0] == 0
+    code, _, err = called(capfdbinary, "undo", line["set"])
+    assert code == 3
+    assert "already" in err
+
+
+def test_no_workers_beside_prefetching_is_warned_of(project: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    _, _, err = called(capfdbinary, "set", "num_workers=0", "--write")
+    assert "ValueError" in err
+    assert "prefetch_factor=2" in err
+
+
+def test_a_read_only_file_is_left_alone(project: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    (project / "train.py").chmod(0o444)
+    code, _, err = called(capfdbinary, "set", "num_workers=0", "--write")
+    assert code == 1
+    assert "chmod u+w" in err
+    assert (project / "train.py").read_bytes() == TRAIN
+
+
+def test_a_quoted_size_of_a_windows_file_keeps_quotes_unit_and_line_ends(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    text = b'services:\r\n  train:\r\n    image: x\r\n    shm_size: "16gb"\r\n    environment:\r\n      - OMP_NUM_THREADS=4'
+    (project / "compose.yaml").write_bytes(text)
+    code, _, err = called(capfdbinary, "set", "shm_size=2g", "OMP_NUM_THREADS=1", "compose.yaml", "--write")
+    assert code == 0
+    expected = text.replace(b"16gb", b"2gb").replace(b"THREADS=4", b"THREADS=1")
+    assert (project / "compose.yaml").read_bytes() == expected
+    assert "docker compose up -d" in err
