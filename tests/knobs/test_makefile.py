@@ -25,7 +25,8 @@ from tests.knobs.marked import compare
         "ifdef CI\nNUM_WORKERS = ⟨2⟩\nelse\n  NUM_WORKERS = ⟨4⟩\nendif\n",
         "define RUN\npython train.py --num_workers ⟨4⟩\nendef\n",
         "train:\n\tOMP_NUM_THREADS=⟨1⟩ python train.py \\\n\t  --num_workers ⟨4⟩ \\\n\n.PHONY: train\n",
-        "NUM_WORKERS = ⟨$(shell nproc)|expression⟩\n",
+        "NUM_WORKERS = ⟨$(shell nproc)|expression⟩\ntrain:\n\tpython train.py --num_workers ⟨$(NUM_WORKERS)|reference⟩\n",
+        "NUM_WORKERS = $(shell nproc)\n",
     ],
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

@@ -26,6 +26,10 @@ from tests.knobs.marked import compare, plain, sites_in
         "NUM_WORKERS=4\nfor i in $(seq 1 $NUM_WORKERS); do ./start $i; done\n",
         "NUM_WORKERS=4\nexec gunicorn --workers $NUM_WORKERS app:app\n",
         "export NUM_WORKERS=⟨4⟩\n",
+        "SHM_SIZE=$(df -h /dev/shm | tail -1)\necho $SHM_SIZE\n",
+        "CORES=$(nproc)\nNUM_WORKERS=⟨$((CORES / 2))|expression⟩\npython a.py --num_workers ⟨$NUM_WORKERS|reference⟩\n",
+        'export NUM_WORKERS="${OTHER_NUM_WORKERS:-⟨2⟩}" PREFETCH_FACTOR=⟨2⟩\n',
+        "PHASE4_NUM_WORKERS=⟨4⟩\npython a.py --num_workers ⟨$PHASE4_NUM_WORKERS|reference⟩\n",
         "export SHM_SIZE=⟨16g⟩\ndocker run --shm-size ⟨$SHM_SIZE|reference⟩ image\n",
         "WORKERS=4\ngunicorn -w $WORKERS app:app\n",
         # Thread variables.
@@ -65,6 +69,8 @@ from tests.knobs.marked import compare, plain, sites_in
         'python train.py --name "unfinished --lr 1\npython test.py --num_workers ⟨4⟩\n',
         "if true; then\npython train.py --num_workers ⟨4⟩\n",
         "python train.py --model {{ model }} --num_workers ⟨{{ workers }}|reference⟩\n",
+        # A program behind the script, for those who copy it out.
+        "sbatch -c ⟨4⟩\\\n  job.sh\n## job.py\nimport torch\nparser.add_argument('--num_workers', type=int, default=0)\nx = DataLoader(d, num_workers=args.num_workers)\n",
         # Where a command ends.
         "python train.py --num_workers ⟨4⟩ \\",
         "python train.py \\\n    --num_workers ⟨4⟩ \\\n    --lr 1 \\\n",

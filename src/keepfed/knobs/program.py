@@ -82,7 +82,7 @@ _FOREIGN = {
     "spark-submit", "databricks", "superset", "stress", "stress-ng", "samtools", "bwa", "bowtie2", "ffmpeg", "aria2c", "rclone", "wget",
     "curl", "tar", "zip", "unzip", "pigz", "zstd", "xz", "sort", "prlimit", "img2dataset", "fairseq-preprocess", "snakemake", "nextflow",
     "black", "flake8", "pylint", "ruff", "mypy", "isort", "pre-commit", "sphinx-build", "mkdocs", "git", "gs", "gsutil", "s5cmd",
-    "php", "ruby", "java", "redis-server", "nginx", "mlflow", "streamlit", "gradio", "jupyter", "rails", "sidekiq",
+    "litellm", "sanic", "bentoml", "fastapi", "jest", "playwright", "vitest", "php", "ruby", "java", "redis-server", "nginx", "mlflow", "streamlit", "gradio", "jupyter", "rails", "sidekiq",
 }  # fmt: skip
 _SILENT = {
     "echo", "printf", "print", "cat", "grep", "egrep", "fgrep", "rg", "sed", "awk", "test", "[", "[[", "tee", "read", "die", "fatal", "say",
@@ -112,7 +112,7 @@ _FOREIGN_SCRIPTS = {"setup", "manage", "conftest", "waf", "scons"}
 _ELSEWHERE = {
     "preprocess", "preprocessing", "prepare", "prep", "convert", "converter", "conversion", "download", "downloader", "tokenize", "tokenizer",
     "ray", "rllib", "dask", "crawl", "crawler", "scrape", "upload", "server", "serve", "serving", "api", "webui", "app", "agent", "agents",
-    "build", "install", "crop", "resize", "pack", "shard", "dedup", "filter", "clean", "unzip", "extractor", "beam", "dataflow", "client", "compress", "decompress", "transcode",
+    "build", "install", "crop", "resize", "pack", "shard", "dedup", "filter", "clean", "unzip", "extractor", "beam", "dataflow", "client", "vllm", "sglang", "litellm", "openai", "sweagent", "compress", "decompress", "transcode",
 }  # fmt: skip
 _SURELY_TRAINS = {"train", "training", "trainer", "finetune", "pretrain"}
 _TRAINS = {
@@ -121,8 +121,8 @@ _TRAINS = {
     "distributed", "sft", "classification", "segmentation", "cifar", "gan", "vae", "linear", "supervised", "sup",
 }  # fmt: skip
 _LOADS = re.compile(
-    r"(?i)\b(?:batch|bs|epochs?|lr|learning|optim(?:izer)?|momentum|weight_?decay|wd|arch|backbone|gpus?|cuda|cudnn|ddp|dist|amp|fp16|bf16"
-    r"|precision|resume|pretrained|ckpt|checkpoints?(?:_dir)?|weights|imgsz|img|image|crop|datasets?|dataroot|data|train|val|nproc|devices?"
+    r"(?i)^[ab]$|\b(?:batch|bs|epochs?|lr|learning|optim(?:izer)?|momentum|weight_?decay|wd|arch|backbone|gpus?|cuda|cudnn|ddp|dist|amp|fp16|bf16"
+    r"|precision|resume|pretrain(?:ed)?|ckpt|checkpoints?(?:_dir)?|weights|imgsz|img|image|crop|datasets?|dataroot|data|train|val|nproc|devices?"
     r"|sync|loader|schedul(?:e|er)|warmup|rank|world|num_classes|seed)(?![a-z])"
 )
 _OPTION = re.compile(r"--?([A-Za-z][\w.-]*)|\+{0,2}([A-Za-z][\w.]*)=")

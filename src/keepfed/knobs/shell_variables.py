@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from keepfed.knobs.command_line import Named, meaning, site
 from keepfed.knobs.site import Form, Kind, KnobSite, Role
 from keepfed.knobs.source import Source
+from keepfed.knobs.spelling import THREAD_VARIABLES
 from keepfed.knobs.words import Word, standing
 
 _LONGEST_CHAIN = 4
@@ -113,6 +114,13 @@ def _definition(source: Source, assignment: Assignment, flows: _Flows, form: For
     value = standing(assignment.value, knob, form)
     if value is None or (value.kind is not Kind.LITERAL and (said is None or not said.sure)):
         return None
-    if value.kind is not Kind.LITERAL and _ARGUMENT.match(assignment.value.text):
+    if value.kind is not Kind.LITERAL and not _is_handed_on(assignment, knob, reached):
         return None
     return site(source, Named(knob, assignment.name, Role.VARIABLE, assignment.name), value, form)
+
+
+def _is_handed_on(assignment: Assignment, knob: str, reached: set[str]) -> bool:
+    """Whether a value that comes from elsewhere goes on to the setting: `SHM_SIZE=$(df ...)` may only be looked at."""
+    if _ARGUMENT.match(assignment.value.text):
+        return False
+    return assignment.exported or knob in reached or assignment.name in THREAD_VARIABLES
