@@ -119,7 +119,7 @@ def test_a_variable_and_its_fallback_say_where_their_value_comes_from() -> None:
     )
     assert [(site.role, site.setting, site.refers_to) for site in found] == [
         (Role.VARIABLE, "W", ""),
-        (Role.DEFAULT, "NUM_WORKERS", "NUM_WORKERS"),
+        (Role.DEFAULT, "NUM_WORKERS", ""),
         (Role.FLAG, "j", "W"),
         (Role.DEFAULT, "num_workers", "A"),
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from keepfed.knobs.command_line import Named, meaning, site
 from keepfed.knobs.site import Form, Kind, KnobSite, Role
@@ -116,6 +116,8 @@ def _definition(source: Source, assignment: Assignment, flows: _Flows, form: For
         return None
     if value.kind is not Kind.LITERAL and not _is_handed_on(assignment, knob, reached):
         return None
+    if value.refers_to == assignment.name:
+        value = replace(value, refers_to="")  # `N=${N:-8}` leads nowhere else
     return site(source, Named(knob, assignment.name, Role.VARIABLE, assignment.name), value, form)
 
 
