@@ -52,7 +52,7 @@ READERS: tuple[Reader, ...] = (
         suffixes=(".py", ".pyw", ".pyi", ".py3", ".pyx"),
         programs=r"python[\d.]*|pypy3?|uv",
     ),
-    Reader(_LINES, suffixes=(".ipynb",)),
+    Reader("keepfed.knobs.notebook:read", suffixes=(".ipynb",)),
     # keys and values
     Reader(
         "keepfed.knobs.json_config:read",

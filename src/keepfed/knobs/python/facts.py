@@ -18,7 +18,9 @@ Key = tuple[str, ...]
 """A named thing that holds a value: ("name", scope, n), ("attr", root, n), ("option", n), ("field", n), ("arg", callee, n)."""
 
 LOADER: Key = ("sink", "loader")
-"""A loader takes the value."""
+"""A loader takes the value, as its worker count."""
+LOADERS: Key = ("sink", "loader's")
+"""A loader takes the value, as another of its settings."""
 ASSUMED: Key = ("sink", "assumed")
 """Something unknown takes it under the loader's own word (`make(num_workers=…)`), or it is kept under it for other files."""
 FOREIGN: Key = ("sink", "foreign")

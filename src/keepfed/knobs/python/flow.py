@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from keepfed.knobs.python.calls import resolved
-from keepfed.knobs.python.facts import ASSUMED, ELSEWHERE, FOREIGN, LOADER, NEUTRAL, Facts, Key, Scope
+from keepfed.knobs.python.facts import ASSUMED, ELSEWHERE, FOREIGN, LOADER, LOADERS, NEUTRAL, Facts, Key, Scope
 from keepfed.knobs.spelling import spelled
 
-_SINKS = {LOADER, ASSUMED, FOREIGN, ELSEWHERE, NEUTRAL}
+_SINKS = {LOADER, LOADERS, ASSUMED, FOREIGN, ELSEWHERE, NEUTRAL}
 
 
 def _is_sure(name: str) -> bool:
@@ -77,7 +77,7 @@ class Flow:
         if callee.endswith("DataLoader") and argument == "5":
             return [LOADER]
         if meaning is not None and "loader" in callee.lower():
-            return [LOADER]
+            return [LOADER if meaning.knob == "num_workers" else LOADERS]
         return [ASSUMED] if meaning is not None and meaning.sure else [ELSEWHERE]
 
     def _home(self, key: Key, scope: Scope | None) -> Key:

@@ -25,6 +25,7 @@ _NAMES = frozenset(
 )
 _PATTERN = re.compile(
     r"^(?:Horovod)?Ray[A-Z]|^(?:XGB|LGBM|Spark)|(?:Cluster|PoolExecutor|ThreadPool|ProcessPool)$|^_?Ray$"
+    r"|AgentLoop|Rollout|RewardLoop|Server|init_fn$|Conv$|^(?:knn|radius|fps)(?:_|$)|^(?:KNN|Radius)Graph$"
 )
 
 ARGUMENTS = frozenset(

@@ -16,7 +16,7 @@ _WORDS = re.compile(
     rb"|DataLoader\(|\bnw\b|['\"]-j['\"]|\bn_?jobs\b|num_procs"
 )
 _TAKEN_FROM = re.compile(
-    rb"(?i)(?:worker|threads|n_?cpu)\w*[\"']?\]?[ \t]*[=:][ \t]*(?:int\(|str\()?[ \t]*((?:[A-Za-z_]\w*[ \t]*\.[ \t]*)*[A-Za-z_]\w*)"
+    rb"(?i)(?<!\w)(?!persistent|worker_)\w*(?:worker|threads|n_?cpu)\w*[\"']?\]?[ \t]*[=:][ \t]*(?:int\(|str\()?[ \t]*((?:[A-Za-z_]\w*[ \t]*\.[ \t]*)*[A-Za-z_]\w*)"
 )
 _NOT_NAMES = frozenset(
     b"None True False int str float bool min max len self cls args opt cfg config os lambda not if else Optional Union Any".split()

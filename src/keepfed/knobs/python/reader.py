@@ -10,12 +10,12 @@ from types import MappingProxyType
 
 from keepfed.knobs.python import assignments, calls, defaults, dicts, reads
 from keepfed.knobs.python.dead import unread
-from keepfed.knobs.python.facts import ASSUMED, FOREIGN, LOADER, Facts, Place, Scope
+from keepfed.knobs.python.facts import ASSUMED, FOREIGN, LOADER, LOADERS, Facts, Place, Scope
 from keepfed.knobs.python.flow import Flow
 from keepfed.knobs.python.foreign import is_foreign, pins_something_else
 from keepfed.knobs.python.interest import Interest, may_matter
 from keepfed.knobs.python.parsing import Parsed, line_starts
-from keepfed.knobs.python.reasons import among_training
+from keepfed.knobs.python.reasons import among_loading, among_training
 from keepfed.knobs.python.value import found, is_literal
 from keepfed.knobs.python.walk import Handler, Walk
 from keepfed.knobs.site import Form, Kind, KnobSite, Role
@@ -94,16 +94,18 @@ def _is_a_loaders(place: Place, flow: Flow, parsed: Parsed, *, others_file: bool
     if place.role is Role.VARIABLE:
         return place.sure
     if place.knob in {"shm_size", "cpus_per_task", "threads_env"}:
-        return place.sure
+        return place.sure and (place.knob != "shm_size" or is_literal(place.knob, place.value))
     if is_foreign(place.owner.rpartition(".")[2]) or _is_torchs_own(place, parsed):
         return False
     ends = flow.ends(place.key)
     if place.hop:
         return bool({LOADER, ASSUMED} & ends) and flow.only_for_loaders(place.key)
-    if LOADER in ends:
+    if LOADER in ends or (LOADERS in ends and place.knob != "num_workers"):
         return True
     if FOREIGN in ends or others_file or _inside_foreign(place.scope) or _shards(place) or _pins_tensors(place):
         return False
+    if place.knob == "pin_memory" and place.spelling == "pin_memory" and place.role in {Role.CALL, Role.DEFAULT}:
+        return place.reasoned or (place.key[0] == "field" and among_loading(parsed.source.utf8))
     if ASSUMED in ends and place.role is not Role.CALL:
         return True
     if place.sure:

@@ -23,6 +23,7 @@ _TRAINS = re.compile(
     rb"(?i)\b(?:lr|learning_rate|base_lr|n?_?epochs?|num_epochs|max_epochs|n_epochs|niter|momentum|weight_decay)\b|--lr\b|--epochs?\b"
 )
 _LOADS = re.compile(rb"(?i)data_?loader|load_size|serial_batches|dataset_mode|train_loader|imagefolder")
+_LOADER_LIKE = re.compile(r"(?i)loader|datamodule|datapipe|augmenter|_dl$")
 _THREADS = {"num_threads", "n_threads", "nThreads", "nthreads", "threads", "nthread", "num_thread"}
 _LOADERS_OWN = {"shuffle", "drop_last", "collate_fn", "serial_batches", "load_size", "dataroot", "dataset_mode"}
 _NEVER = {"max_workers", "n_jobs", "num_procs", "num_cpus", "num_cpu"}
@@ -30,7 +31,11 @@ _NEVER = {"max_workers", "n_jobs", "num_procs", "num_cpus", "num_cpu"}
 
 def beside_batches(callee: str, beside: set[str], value: ast.expr, name: str) -> bool:
     """Whether the keywords or keys beside it are those of a loader or of a training run."""
-    if is_foreign(callee) or not _counts(value) or name in _NEVER:
+    if is_foreign(callee) or name in _NEVER:
+        return False
+    if name == "pin_memory":
+        return bool(beside & (_BATCH | {"num_workers", "workers"}) - {name}) or _LOADER_LIKE.search(callee) is not None
+    if not _counts(value):
         return False
     if name in _THREADS:
         return "loader" in callee.lower() or bool(beside & _LOADERS_OWN)
@@ -45,6 +50,11 @@ def among_training(utf8: bytes, spelling: str) -> bool:
     if bare in _THREADS:
         return _LOADS.search(utf8) is not None
     return _TRAINS.search(utf8) is not None or _LOADS.search(utf8) is not None
+
+
+def among_loading(utf8: bytes) -> bool:
+    """Whether the file speaks of loaders or batches at all."""
+    return _LOADS.search(utf8) is not None or _TAKES_BATCHES.search(utf8) is not None
 
 
 def _counts(value: ast.expr) -> bool:

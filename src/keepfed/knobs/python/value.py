@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from keepfed.knobs.python.names import dotted, last_name, text_of
 from keepfed.knobs.site import Kind
+from keepfed.knobs.spelling import spelled
 
 _COUNTED = {"num_workers", "prefetch_factor", "threads_env", "cpus_per_task"}
 _CASTS = {"int", "str", "float", "bool"}
@@ -182,7 +183,7 @@ def _one_name(value: ast.expr) -> str:
         node = waiting.pop()
         if isinstance(node, (ast.Attribute, ast.Name, ast.Subscript)):
             name = dotted(node)
-            if any(word in name.rpartition(".")[2].lower() for word in ("worker", "thread", "cpu")):
+            if spelled(name.rpartition(".")[2]) is not None:
                 names.add(name)
             continue
         if isinstance(node, ast.Call):
