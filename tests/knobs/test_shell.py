@@ -15,6 +15,7 @@ from tests.knobs.marked import compare, plain, sites_in
         'NUM_WORKERS="${4:-⟨24⟩}"\npython a.py --num_workers ⟨$NUM_WORKERS|reference⟩\n',
         "CPUS_PER_TASK=${CPUS_PER_TASK:-⟨2⟩}\nsrun --cpus-per-task=⟨${CPUS_PER_TASK}|reference⟩ python test.py\n",
         "python a.py --num_workers ${NW:-⟨4⟩}\n",
+        "NW=⟨8⟩\npython a.py --num_workers ${NW:-⟨4|overridden⟩}\nunset NW\n",
         "local_workers() {\n  local num_workers=⟨4⟩\n  python a.py --num_workers ⟨$num_workers|reference⟩\n}\n",
         # A name that says nothing counts where every use is that setting.
         "workers=⟨8⟩\npython main.py --gpu 0 -j ⟨$workers|reference⟩\n",
@@ -119,9 +120,9 @@ def test_a_variable_and_its_fallback_say_where_their_value_comes_from() -> None:
     )
     assert [(site.role, site.setting, site.refers_to) for site in found] == [
         (Role.VARIABLE, "W", ""),
-        (Role.DEFAULT, "NUM_WORKERS", ""),
+        (Role.VARIABLE, "NUM_WORKERS", ""),
         (Role.FLAG, "j", "W"),
-        (Role.DEFAULT, "num_workers", "A"),
+        (Role.FLAG, "num_workers", "A"),
     ]
 
 

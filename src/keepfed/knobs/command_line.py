@@ -52,7 +52,7 @@ def site(source: Source, named: Named, value: Standing, form: Form) -> KnobSite:
         value=source.utf8[value.start : value.end].decode("utf-8", "surrogatepass"),
         kind=value.kind,
         form=form,
-        role=Role.DEFAULT if value.fallback else named.role,
+        role=named.role,
         quoted=value.quoted,
         target=span if literal else None,
         refusal="" if literal else f"knobs.refuse_{value.kind.value}",

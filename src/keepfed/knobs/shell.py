@@ -21,7 +21,7 @@ from keepfed.knobs.command_line import sites_of_words
 from keepfed.knobs.embedded import sites_within
 from keepfed.knobs.grammar import parse
 from keepfed.knobs.program import is_foreign, is_silent, program_like
-from keepfed.knobs.shell_variables import Assignment, Use, definitions
+from keepfed.knobs.shell_variables import Assignment, Use, definitions, without_effect
 from keepfed.knobs.site import Form, KnobSite
 from keepfed.knobs.slurm import sites_of_directives
 from keepfed.knobs.source import Source
@@ -72,7 +72,8 @@ def sites_of_script(source: Source, start: int, end: int, form: Form, text: byte
     """
     script = _Script(source, form, source.utf8 if text is None else text)
     script.walk(start, end)
-    return [*script.sites, *definitions(source, script.assignments, script.uses, script.sites, form)]
+    defined = definitions(source, script.assignments, script.uses, script.sites, form)
+    return without_effect([*script.sites, *defined])
 
 
 class _Script:

@@ -67,6 +67,20 @@ def definitions(
     yield from found.values()
 
 
+def without_effect(sites: Sequence[KnobSite]) -> list[KnobSite]:
+    """The same sites; fallbacks (`${N:-8}`) of variables that were given a value before are overridden."""
+    given: dict[str, int] = {}
+    for made in sites:
+        if made.role is Role.VARIABLE:
+            given.setdefault(made.spelling, made.span.start)
+    return [
+        replace(made, kind=Kind.OVERRIDDEN)
+        if made.kind is Kind.LITERAL and given.get(made.refers_to, made.span.end) < made.span.start
+        else made
+        for made in sites
+    ]
+
+
 class _Flows:
     """Which settings a variable reaches, and what else."""
 
@@ -86,8 +100,8 @@ class _Flows:
             return
         self._reached[made.refers_to].add(made.knob)
         others = self._others[made.refers_to]
-        # `$N` and `${N`, and `${N:-8}`, where the span is the number alone.
-        for at in range(made.span.start - len(made.refers_to.encode()) - 4, made.span.end):
+        # `$N` and `${N`, and `${N:-8}`, where the span is the number alone; in UTF-16 that is twice as long.
+        for at in range(made.span.start - 2 * len(f"${{{made.refers_to}:-".encode()), made.span.end):
             others.pop(at, None)
 
     def knobs(self, name: str) -> set[str]:

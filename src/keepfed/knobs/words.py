@@ -39,9 +39,7 @@ class Standing:
     quoted: bool
     """Whether quotes stand directly round that span."""
     refers_to: str = ""
-    """The variable that the value comes from, or would come from if it were set."""
-    fallback: bool = False
-    """Whether the span is only what counts while that variable is unset: `${N:-8}`."""
+    """The variable that the value comes from; of a literal, the one that would be taken if it were set: `${N:-8}`."""
 
 
 _QUOTES = (r"\"", r"\'", '"', "'")
@@ -111,4 +109,4 @@ def _fallback(value: Word, found: re.Match[str], knob: str, form: Form) -> Stand
         # `${N:-$(nproc)}`, `${N:-}`: nothing in it is a value of its own.
         kind = inner.kind if inner else Kind.REFERENCE
         return Standing(value.start, value.end, kind, value.quoted, refers_to=found[1])
-    return Standing(inner.start, inner.end, Kind.LITERAL, inner.quoted, refers_to=found[1], fallback=True)
+    return Standing(inner.start, inner.end, Kind.LITERAL, inner.quoted, refers_to=found[1])
