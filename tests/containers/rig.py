@@ -170,7 +170,7 @@ def _import(podman: list[str], environment: dict[str, str], folder: Path) -> Non
     shutil.copy(BUSYBOX, root / "bin" / "busybox")
     for name in dict.fromkeys(_COMMANDS):
         (root / "bin" / name).symlink_to("busybox")
-    (root / "app" / "from_image.txt").write_text("num_workers: 4\n", encoding="utf-8")
+    (root / "app" / "config.yaml").write_text("num_workers: 4\n", encoding="utf-8")
     subprocess.run(
         ["tar", "-C", str(root), "--owner=0", "--group=0", "-cf", str(folder / "image.tar"), "."], check=True
     )

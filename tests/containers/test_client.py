@@ -49,7 +49,7 @@ def test_a_stopped_container_can_be_read_and_not_asked_for_processes(rig: Rig) -
         rig.api.wait(name)
         with find_container(name) as found:
             assert not found.running
-            assert found.read("/app/from_image.txt").data == b"num_workers: 4\n"
+            assert found.read("/app/config.yaml").data == b"num_workers: 4\n"
             with pytest.raises(UnreachableError, match="does not run"):
                 found.processes()
             with pytest.raises(UnreachableError, match="podman start done"):
@@ -79,30 +79,29 @@ def test_an_edit_keeps_owner_group_and_mode_and_follows_links(rig: Rig) -> None:
 
 
 def test_a_file_of_a_stopped_container_keeps_its_owner(rig: Rig) -> None:
-    with rig.container("sh", "-c", "chown 7:8 /app/from_image.txt") as name:
+    with rig.container("sh", "-c", "chown 7:8 /app/config.yaml") as name:
         rig.api.wait(name)
         with find_container(name) as found:
-            found.write(found.read("/app/from_image.txt"), b"0\n")
-            assert (after := found.read("/app/from_image.txt")).owner == (7, 8)
+            found.write(found.read("/app/config.yaml"), b"0\n")
+            assert (after := found.read("/app/config.yaml")).owner == (7, 8)
             assert after.data == b"0\n"
 
 
 def test_a_file_that_changed_meanwhile_is_not_written(rig: Rig) -> None:
     with rig.container() as name, find_container(name) as found:
-        before = found.read("/app/from_image.txt")
-        rig.sh(name, "echo other > /app/from_image.txt")
+        before = found.read("/app/config.yaml")
+        rig.sh(name, "echo other > /app/config.yaml")
         with pytest.raises(UnreachableError, match="has changed"):
             found.write(before, b"0\n")
-        assert rig.sh(name, "cat /app/from_image.txt") == "other\n"
+        assert rig.sh(name, "cat /app/config.yaml") == "other\n"
 
 
 def test_the_images_own_copy_is_still_there_after_an_edit(rig: Rig) -> None:
     with rig.container() as name, find_container(name) as found:
-        rig.sh(name, "echo 'num_workers: 0' > /app/from_image.txt; echo new > /app/new.txt")
-        original = found.of_image("/app/from_image.txt")
-        assert original is not None
-        assert original.data == b"num_workers: 4\n"
-        assert found.of_image("/app/new.txt") is None
+        rig.sh(name, "echo 'num_workers: 0' > /app/config.yaml; echo new > /app/new.txt")
+        with found.as_its_image() as twin:
+            assert twin.read("/app/config.yaml").data == b"num_workers: 4\n"
+            assert twin.stat("/app/new.txt") is None
         assert rig.left_over() == [f"/{name}"]
 
 
@@ -132,7 +131,7 @@ def test_a_bind_mounted_path_is_told_with_its_place_on_the_host(rig: Rig, tmp_pa
         path = found.resolve("/app/link")
         assert path == "/work/opt.txt"
         assert found.placed(path).on_host == str(tmp_path / "opt.txt")
-        assert found.placed("/app/from_image.txt").on_host == ""
+        assert found.placed("/app/config.yaml").on_host == ""
 
 
 def test_two_ids_with_the_same_beginning_are_ambiguous(rig: Rig) -> None:

@@ -15,12 +15,12 @@ import posixpath
 import tarfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from keepfed.engine.archive import MOST_FILE_BYTES, Inside, LeftOut, Stat, TooMuch, files, one_file, pack, parse_stat
-from keepfed.engine.client import ANSWER_S, Engine, Refused
+from keepfed.engine.client import ANSWER_S, Engine
 from keepfed.engine.mounts import Mount, Placed, mounts_of, placed
 from keepfed.engine.owners import owner_in_layers, owner_through_process
 from keepfed.engine.pids import processes_here
@@ -194,8 +194,11 @@ class Container:
         """Where a resolved path lies: in the container's layers, in a mount, or on the host."""
         return placed(path, self.mounts)
 
-    def read(self, path: str, most_bytes: int = MOST_FILE_BYTES) -> Inside:
-        """A regular file, links followed. Raises UnreachableError where there is none, or where it is too large."""
+    def read(self, path: str, most_bytes: int = MOST_FILE_BYTES, *, with_owner: bool = True) -> Inside:
+        """A regular file, links followed. Raises UnreachableError where there is none, or where it is too large.
+
+        Podman has to be asked for the owner separately; without it the file cannot be written.
+        """
         path = self._reachable(self.resolve(path))
         try:
             with closing(self._chunks(path)) as chunks:
@@ -206,7 +209,9 @@ class Container:
             raise UnreachableError(say("engine.bad_archive", path=path, name=self.name, reason=error)) from error
         if found is None:
             raise UnreachableError(say("engine.not_a_file", path=path, name=self.name))
-        return found if self.engine.kind == "docker" else replace(found, owner=self._owner(path))
+        if self.engine.kind == "docker":
+            return found
+        return replace(found, owner=self._owner(path) if with_owner else None)
 
     def read_folder(self, path: str, wanted: Callable[[str, int], bool], most_bytes: int) -> Iterator[Inside | LeftOut]:
         """The regular files below a folder that `wanted(path, size)` chooses, in one stream of at most `most_bytes`.
@@ -252,24 +257,20 @@ class Container:
         if (now.data, now.mode, now.owner) != (before.data, before.mode, before.owner):
             raise UnreachableError(say("engine.changed_meanwhile", path=before.path, name=self.name))
 
-    def of_image(self, path: str, most_bytes: int = MOST_FILE_BYTES) -> Inside | None:
-        """The image's own copy of a file; None where the image has none. Raises UnreachableError.
+    @contextmanager
+    def as_its_image(self) -> Iterator[Container]:
+        """A second container of the same image, never started, to read the image's own files in; removed afterwards.
 
-        A second container is made of the image, never started, and removed again.
+        Raises UnreachableError, also where the image is gone.
         """
         api = self.engine.api
-        with self.engine.asking(say("engine.doing_image", image=self.image)):
+        doing = say("engine.doing_image", image=self.image)
+        with self.engine.asking(doing):
             made = api.create_container(self.image_id, ["true"], network_disabled=True, labels={"keepfed": "reading"})
         try:
-            twin = Container.of(self.engine, self.engine.inspect(made["Id"]))
-            try:
-                return twin.read(path, most_bytes)
-            except Refused:
-                raise
-            except UnreachableError:
-                return None
+            yield Container.of(self.engine, self.engine.inspect(made["Id"]))
         finally:
-            with self.engine.asking(say("engine.doing_image", image=self.image)):
+            with self.engine.asking(doing):
                 api.remove_container(made["Id"], v=True, force=True)
 
     def _owner(self, path: str) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ import typer
 
 from keepfed.cli.scan.changes import show_changes
 from keepfed.cli.scan.expect import Verdict, verdict_of
+from keepfed.cli.scan.inside import scan_inside
 from keepfed.cli.scan.live import process_line, with_processes
 from keepfed.cli.scan.report import as_text, report
 from keepfed.errors import UsageError
@@ -31,12 +32,18 @@ def scan(
     expect: Annotated[list[str] | None, typer.Option("--expect", metavar="KNOB=VALUE", help=say("scan.expect"))] = None,
     pid: Annotated[int | None, typer.Option("--pid", metavar="PID", help=say("scan.pid"))] = None,
     changes: Annotated[bool, typer.Option("--changes", help=say("scan.changes"))] = False,
+    container: Annotated[str | None, typer.Option("--container", metavar="NAME", help=say("scan.container"))] = None,
 ) -> int:
     """Show what the files say; with `--expect`, exit 1 where they say something else."""
     wishes = [_wished(pair) for pair in expect or ()]
-    family = read_running(pid) if pid is not None else ()
-    scanned = scan_paths(paths or ["."])
-    scanned = replace(scanned, sites=tuple(with_originals(scanned.sites, scanned.files)))
+    if container is not None:
+        if pid is not None or changes:
+            raise UsageError(say("scan.container_alone"))
+        scanned, family = scan_inside(container, paths or [])
+    else:
+        family = read_running(pid) if pid is not None else ()
+        scanned = scan_paths(paths or ["."])
+        scanned = replace(scanned, sites=tuple(with_originals(scanned.sites, scanned.files)))
     if family:
         scanned = with_processes(scanned, family)
     rows = changes_of(scanned.sites, scanned.files) if changes else None
@@ -48,7 +55,7 @@ def scan(
     elif rows is not None:
         show_changes(rows)
     else:
-        _show(scanned, paths or ["."])
+        _show(scanned, paths or [container or "."])
         if family:
             sys.stdout.write(process_line(family) + "\n")
     return 0 if all(verdict.met for verdict in verdicts) else 1

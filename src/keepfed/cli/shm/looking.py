@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from keepfed.engine.client import find_container
@@ -16,6 +17,7 @@ from keepfed.host.probe import FileSystemUse, live_probe
 from keepfed.host.running import Running, read_running
 from keepfed.host.shm import Segment, ShmUse, read_shm_use, shares_ours
 from keepfed.host.tree import Tree
+from keepfed.inside.processes import running_in
 from keepfed.knobs.knob import size_bytes
 from keepfed.knobs.scan import Scanned, scan_paths
 from keepfed.knobs.site import Kind, KnobSite
@@ -27,6 +29,7 @@ _CONTAINERISH = re.compile(
     rb"\b(?:docker|podman|nvidia-docker)\s+(?:container\s+)?run\b|^services:|^\s*kind:\s*(?:Pod|Deployment|Job|StatefulSet)\b|^FROM\s",
     re.MULTILINE,
 )
+_STARTS = re.compile(r"(?i)(?:\.ya?ml|\.sh|\.bash|\.slurm|\.sbatch|\.mk|makefile|dockerfile[^/]*|justfile|/[^./]+)$")
 _OUT_OF_PLAY = (Kind.RECORD, Kind.DEAD, Kind.OVERRIDDEN, Kind.REFERENCE)
 
 
@@ -138,7 +141,7 @@ def _running_container(
     loading = Loading(None)
     if processes.on_host:
         pids = {process.pid for process in processes.found}
-        loading = _seen(_loading(_families(pids)), use, pids)
+        loading = _seen(_loading(running_in(container)), use, pids)
     room = Room(
         there=space is not None or configured is not None,
         size_bytes=space.size_bytes if space else configured,
@@ -156,20 +159,6 @@ def _managed(container: Container) -> Setting:
         return Setting.KUBERNETES
     composed = ("com.docker.compose.project", "io.podman.compose.project")
     return Setting.COMPOSE if any(label in labels for label in composed) else Setting.CONTAINER
-
-
-def _families(pids: Iterable[int]) -> list[Running]:
-    """All processes with their workers; those of other users are left out."""
-    found: dict[int, Running] = {}
-    for pid in sorted(pids):
-        if pid in found:
-            continue
-        try:
-            found |= {one.pid: one for one in read_running(pid)}
-        except UnreachableError:
-            continue
-    workers = {worker for one in found.values() for worker in one.workers}
-    return [one for pid, one in found.items() if pid not in workers]
 
 
 def _loading(family: Sequence[Running]) -> Loading:
@@ -252,5 +241,8 @@ def _bytes_of(site: KnobSite) -> int | None:
 
 
 def _asks(scanned: Scanned, pattern: re.Pattern[bytes]) -> bool:
-    names = {site.file for site in scanned.sites}
-    return any(pattern.search(scanned.files[name].utf8) for name in names if name in scanned.files)
+    for name in scanned.files:
+        with suppress(KeyError):  # a text that was not kept
+            if _STARTS.search(name) and pattern.search(scanned.files[name].utf8):
+                return True
+    return False
