@@ -128,7 +128,7 @@ def own_journal() -> Path:
 def journals_about(places: Iterable[Path]) -> list[Path]:
     """The journals that may tell of these files and folders, without repeats; most of them need not exist."""
     folders = [place if place.is_dir() else place.parent for place in (Path(os.path.realpath(at)) for at in places)]
-    found = [journal_in(project_folder(folder)) for folder in folders]
+    found = [journal_in(project_folder(folder)) for folder in dict.fromkeys(folders)]
     return list(dict.fromkeys([*found, own_journal()]))
 
 

@@ -36,7 +36,7 @@ def with_originals(
     sites: Sequence[KnobSite], files: Mapping[str, Source], *, git_s: float = HISTORY_S
 ) -> list[KnobSite]:
     """The same sites with `original`, for files of this machine; the originals that they have come last but one."""
-    noted = standing(read_changes(journals_about({Path(site.file) for site in sites})))
+    noted = standing(read_changes(journals_about(map(Path, {os.path.dirname(site.file) for site in sites}))))
     known = from_journal(sites, noted, os.path.realpath)
     history = _from_git(sites, files, time.monotonic() + git_s)
     return [replace(site, original=_first(site, known.get(at), history.get(at))) for at, site in enumerate(sites)]

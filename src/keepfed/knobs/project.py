@@ -98,7 +98,7 @@ class Projects:
         """The commands that start each Python file."""
         found: dict[str, list[Launch]] = defaultdict(list)
         for name in self.files:
-            if _COMMANDS.fullmatch(PurePosixPath(name).name):
+            if _COMMANDS.fullmatch(name.rpartition("/")[2]):
                 for launch in self.launches(name):
                     script = script_path(launch, self.files, self._by_base)
                     if script and self.together(name, script):
@@ -137,7 +137,7 @@ class Projects:
     def _by_folder(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = defaultdict(list)
         for name in self.files:
-            found[str(PurePosixPath(name).parent)].append(name)
+            found[name.rpartition("/")[0] or "."].append(name)
         return found
 
     @cached_property
@@ -156,7 +156,7 @@ class Projects:
         return frozenset(
             folder
             for folder, names in self._by_folder.items()
-            if any(_MARKERS.fullmatch(PurePosixPath(name).name) for name in names)
+            if any(_MARKERS.fullmatch(name.rpartition("/")[2]) for name in names)
         )
 
     @cached_property
