@@ -14,6 +14,7 @@ from tests.knobs.marked import compare
         "WORKERS=8\nserve:\n\tgunicorn --workers $(WORKERS) app:app\n",
         "NUM_WORKERS=8\nserve:\n\tgunicorn --workers $(NUM_WORKERS) app:app\n",
         "export OMP_NUM_THREADS=⟨4⟩\n",
+        "OMP_NUM_THREADS=⟨12⟩\ntrain:\n\t@OMP_NUM_THREADS=⟨$(OMP_NUM_THREADS)|reference⟩ torchrun train.py -- --x=1\n",
         "SHM = ⟨64gb⟩\nrun:\n\tdocker run --gpus all --shm-size=⟨$(SHM)|reference⟩ $(IMAGE) bash\n",
         "run:\n\tdocker run --shm-size=⟨64gb⟩ $(IMAGE) && echo $$HOME\n",
         "run:\n\t-docker run --ipc=host --shm-size=⟨64gb|overridden⟩ $(IMAGE)\n",

@@ -79,6 +79,11 @@ from tests.knobs.marked import compare, plain, sites_in
         "(cd x && python train.py --num_workers ⟨4⟩ > log.txt 2>&1) &\n",
         "python train.py > log.txt --num_workers ⟨4⟩\n",
         "x=$(python train.py --num_workers ⟨4⟩)\n",
+        "python main.py --multiprocessing-distributed\\\n --rank 0 /data -b 512 -j ⟨20⟩ \\\n >> log.txt\n",
+        "python main.py --lr 1 -j ⟨20⟩\\\n --rank 0\n",
+        "python main.py --arch $1 --workers ⟨$7|reference⟩\n",
+        'N=1 nvidia-docker container run -i --shm-size=⟨16G⟩ -u $(id -u):$(id -g) --rm -v /a:/a image:latest bash -c "cd /x;\n  python -m torch.distributed.launch bin/train.py --workers ⟨3⟩"\n',
+        "env OMP_NUM_THREADS=⟨12⟩ torchrun --nproc_per_node=${GPUNUM} train.py --batch_size=${B} 2>&1 | tee run.log\n",
     ],
 )
 @pytest.mark.parametrize("variant", ["as it is", "CRLF", "BOM", "no final newline", "UTF-16", "GBK"])
@@ -106,6 +111,8 @@ def test_exactly_the_settings_of_a_script_are_found(script: str, variant: str) -
         "#SBATCH --cpus-per-task=⟨{{ cpus }}|reference⟩\n",
         "#SBATCH --export=ALL,OMP_NUM_THREADS=⟨4⟩,X=2\n",
         "module load cuda\n#SBATCH --cpus-per-task=⟨8|dead⟩\n",
+        "for i in 1 2; do\nsbatch <<EOF\n#!/bin/bash\n#SBATCH --cpus-per-task=⟨8⟩\npython train.py --num_workers ⟨4⟩\nEOF\ndone\n",
+        "cat > job.sh <<-EOT\n#!/bin/bash\n#SBATCH -c ⟨8⟩\nsrun x\n#SBATCH -c ⟨4|dead⟩\nEOT\n",
         "#SBATCH --comment='-c 4'\n",
     ],
 )

@@ -114,6 +114,11 @@ _ELSEWHERE = {
     "ray", "rllib", "dask", "crawl", "crawler", "scrape", "upload", "server", "serve", "serving", "api", "webui", "app", "agent", "agents",
     "build", "install", "crop", "resize", "pack", "shard", "dedup", "filter", "clean", "unzip", "extractor", "beam", "dataflow", "client", "vllm", "sglang", "litellm", "openai", "sweagent", "compress", "decompress", "transcode",
 }  # fmt: skip
+# The same of less weight: many of them load data too, but their plain `--workers` is a pool of processes as often as not.
+_DOUBTFUL = {
+    "process", "processing", "generate", "generator", "fetch", "parquet", "export", "ingest", "index", "merge", "split", "annotate",
+    "collect", "stats", "analyze", "match", "play", "selfplay", "simulate", "search", "frames", "render", "mesh", "voxelize", "migrate",
+}  # fmt: skip
 _SURELY_TRAINS = {"train", "training", "trainer", "finetune", "pretrain"}
 _TRAINS = {
     "train", "training", "trainer", "finetune", "finetuning", "tune", "pretrain", "pretraining", "eval", "evaluate", "evaluation", "val", "validate",
@@ -121,9 +126,9 @@ _TRAINS = {
     "distributed", "sft", "classification", "segmentation", "cifar", "gan", "vae", "linear", "supervised", "sup",
 }  # fmt: skip
 _LOADS = re.compile(
-    r"(?i)^[ab]$|\b(?:batch|bs|epochs?|lr|learning|optim(?:izer)?|momentum|weight_?decay|wd|arch|backbone|gpus?|cuda|cudnn|ddp|dist|amp|fp16|bf16"
-    r"|precision|resume|pretrain(?:ed)?|ckpt|checkpoints?(?:_dir)?|weights|imgsz|img|image|crop|datasets?|dataroot|data|train|val|nproc|devices?"
-    r"|sync|loader|schedul(?:e|er)|warmup|rank|world|num_classes|seed)(?![a-z])"
+    r"(?i)^[ab]$|\bbatch(?= size| sz|s?$| per)|\b(?:bs|epochs?|lr|learning|optim(?:izer)?|momentum|weight_?decay|wd|arch|backbone|gpus?|cuda|cudnn|ddp|dist|amp|fp16|bf16"
+    r"|precision|resume|pretrain(?:ed)?|ckpt|checkpoints?(?:_dir)?|weights|imgsz|img|datasets?|dataroot|train|val|nproc|devices?"
+    r"|sync|loader|schedul(?:e|er)|warmup|rank|world|num classes)(?![a-z])"
 )
 _OPTION = re.compile(r"--?([A-Za-z][\w.-]*)|\+{0,2}([A-Za-z][\w.]*)=")
 _BARE_CONTAINER_OPTIONS = {
@@ -237,14 +242,16 @@ def _container(words: Sequence[Word], start: int) -> tuple[Layer, int]:
 def _made(runs: Runs, path: str, words: Sequence[Word], launched: bool) -> Layer:
     """A layer, judged by the name of its program and by the names of the options beside."""
     name = _base(path)
-    elsewhere = bool(set(words_of(_stem(name))) & _ELSEWHERE) and not set(words_of(_stem(name))) & _SURELY_TRAINS
+    said = set(words_of(_stem(name)))
+    elsewhere = bool(said & _ELSEWHERE) and not said & _SURELY_TRAINS
+    doubtful = bool(said & _DOUBTFUL) and not said & _SURELY_TRAINS
     says_so = bool(set(words_of(_stem(path))) & _TRAINS)
     trains = {
         Runs.PYTHON: launched or says_so or _loads(words),
         Runs.OTHER: says_so,
         Runs.FRAGMENT: launched or _loads(words),
     }.get(runs, False)
-    return Layer(runs, name, words, trains and not elsewhere, elsewhere)
+    return Layer(runs, name, words, trains and not elsewhere and not doubtful, elsewhere)
 
 
 def _loads(words: Sequence[Word]) -> bool:

@@ -62,7 +62,9 @@ _COMMENT_LINE = re.compile(rb"[ \t]*#")
 
 def read(source: Source) -> list[KnobSite]:
     """The settings of a shell script."""
-    return [*sites_of_directives(source), *sites_of_script(source, 0, len(source.utf8), Form.SHELL)]
+    # Directives inside a here-document come twice; those that the script in it is given are found first.
+    whole = sites_of_script(source, 0, len(source.utf8), Form.SHELL)
+    return [*whole, *sites_of_directives(source, 0, len(source.utf8))]
 
 
 def sites_of_script(source: Source, start: int, end: int, form: Form, text: bytes | None = None) -> list[KnobSite]:
@@ -214,9 +216,12 @@ class _Script:
     def _heredoc(self, node: Node, base: int) -> None:
         body = next((child for child in node.children if child.type == "heredoc_body"), None)
         name = _heredoc_name(node)
-        if body is None or not name:
+        if body is None:
             return
         start, end = base + body.start_byte, base + body.end_byte
+        self.sites += sites_of_directives(self.source, start, end)
+        if not name:
+            return
         if name == "commands.sh":
             self.walk(start, end)
         else:

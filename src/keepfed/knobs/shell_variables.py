@@ -130,7 +130,7 @@ def _definition(source: Source, assignment: Assignment, flows: _Flows, form: For
         return None
     if value.kind is not Kind.LITERAL and not _is_handed_on(assignment, knob, reached):
         return None
-    if value.refers_to == assignment.name:
+    if value.kind is Kind.LITERAL and value.refers_to == assignment.name:
         value = replace(value, refers_to="")  # `N=${N:-8}` leads nowhere else
     return site(source, Named(knob, assignment.name, Role.VARIABLE, assignment.name), value, form)
 

@@ -25,13 +25,13 @@ _SHORT = re.compile(rb"(?<!\S)(-c)[ \t=]*" + _TEXT)
 _EXPORTED = re.compile(r"(?:^|,)([A-Z_]+)=([^,]*)")
 
 
-def sites_of_directives(source: Source) -> Iterator[KnobSite]:
-    """The settings in the lines that begin with `#SBATCH`."""
+def sites_of_directives(source: Source, begin: int, stop: int) -> Iterator[KnobSite]:
+    """The settings in the lines that begin with `#SBATCH`, of a script that stands in this stretch of `source.utf8`."""
     text = source.utf8
-    for directive in _DIRECTIVE.finditer(text):
+    for directive in _DIRECTIVE.finditer(text, begin, stop):
         remark = _REMARK.search(directive[1])
         end = directive.start(1) + (remark.start() if remark else len(directive[1]))
-        first = _COMMAND.search(text, 0, directive.start())
+        first = _COMMAND.search(text, begin, directive.start())
         for made in _sites_of_line(source, directive.start(1), end):
             yield replace(made, kind=Kind.DEAD) if first else made
 
