@@ -190,6 +190,50 @@ def test_a_constant_counts_for_the_call_that_takes_it_also_from_another_file() -
     assert (constant.wins, call.wins, call.counts_at) == (True, False, "config.py:1")
 
 
+def test_an_attribute_leads_to_what_its_own_class_was_given() -> None:
+    text = (
+        "class {}:\n    def __init__(\n        self,\n        num_workers: int = ⟨4⟩,\n    ):\n"
+        "        self.num_workers = ⟨num_workers⟩\n\n    def train(self):\n        return DataLoader(\n"
+        "            d,\n            num_workers=⟨self.num_workers⟩,\n        )\n\n\n"
+    )
+    places = Places({"data.py": text.format("A") + text.format("B")})
+    for at, name in enumerate("AB"):
+        places.site("data.py", Role.DEFAULT, mark=3 * at, setting="num_workers", owner=name)
+        places.site("data.py", Role.NAME, mark=3 * at + 1, setting="num_workers", owner="self")
+        places.site("data.py", Role.CALL, mark=3 * at + 2, owner="DataLoader")
+    assert [(site.wins, site.counts_at) for site in judged(places)] == [
+        (True, ""),
+        (False, "data.py:4"),
+        (False, "data.py:4"),
+        (True, ""),
+        (False, "data.py:18"),
+        (False, "data.py:18"),
+    ]
+
+
+def test_a_field_of_a_class_counts_for_its_methods() -> None:
+    places = Places(
+        {
+            "data.py": "@dataclass\nclass A:\n    num_workers: int = ⟨4⟩\n\n    def train(self):\n"
+            "        return DataLoader(d, num_workers=⟨self.num_workers⟩)\n"
+        }
+    )
+    places.site("data.py", Role.DEFAULT, setting="num_workers", owner="A")
+    places.site("data.py", Role.CALL, mark=1)
+    assert [(site.wins, site.counts_at) for site in judged(places)] == [(True, ""), (False, "data.py:3")]
+
+
+def test_an_assignment_in_a_branch_may_or_may_not_count() -> None:
+    branches = "if fast:\n    nw = ⟨8⟩\nelse:\n    nw = ⟨0⟩\nDataLoader(d, num_workers=⟨nw⟩)\n"
+    main = "if __name__ == '__main__':\n    nw = ⟨8⟩\n    DataLoader(d, num_workers=⟨nw⟩)\n"
+    for text, marks, wins in ((branches, 2, [None, None, None]), (main, 1, [True, False])):
+        places = Places({"a.py": text})
+        for mark in range(marks):
+            places.site("a.py", Role.NAME, "nw", mark=mark, setting="nw")
+        places.site("a.py", Role.CALL, mark=marks)
+        assert [site.wins for site in judged(places)] == wins
+
+
 def test_a_parameter_is_tied_to_the_call_in_its_own_function_only() -> None:
     places = Places(
         {

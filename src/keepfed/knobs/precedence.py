@@ -148,6 +148,8 @@ class _Decision:
 
     def _named(self, site: KnobSite) -> KnobSite:
         """A constant, an attribute, a dict's entry: counts where something is known to take it, or nothing else is there."""
+        if self.ties.is_conditional(site):
+            return replace(site, wins=None)
         over = self._given_by_all(site)
         if over is not None:
             return _beaten(site, over, kind=Kind.OVERRIDDEN)
@@ -246,7 +248,7 @@ class _Decision:
         callers = {last_word(other.owner) for other in self._same(site) if other.role is Role.CALL}
         if callers & set(words(site.owner)):
             return True
-        return any(other.role is Role.CONFIG for other in self._same(site)) or not self._is_used(site)
+        return bool(self._configs_of(site)) or not self._is_used(site)
 
     def _is_used(self, site: KnobSite) -> bool:
         """Whether a call is known to take this default, or no other place could be meant."""

@@ -132,7 +132,7 @@ def _workers(words: tuple[str, ...], found: set[str]) -> Spelled | None:
     if not others <= _AROUND or found <= _WORKER | {"max"}:
         # max_workers is what pools of threads and processes are given.
         return None
-    if found & _WORKER and (found & _NUMBER or others & _LOADING or {"per", "gpu"} <= found):
+    if found & _WORKER and (found & _NUMBER or ("workers" in found and others & _LOADING) or {"per", "gpu"} <= found):
         return Spelled("num_workers", sure=True)
     if found & {"threads"} and others - {"threads"} and others & _LOADING:
         return Spelled("num_workers", sure=True)

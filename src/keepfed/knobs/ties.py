@@ -23,6 +23,10 @@ _WORD = re.compile(r"[A-Za-z_][\w-]*")
 _GIVES_VALUE = frozenset({Role.OPTION, Role.DEFAULT, Role.NAME, Role.CONFIG, Role.VARIABLE})
 _SHELLS = frozenset({Form.SHELL, Form.MAKEFILE, Form.DOCKERFILE, Form.DOTENV, Form.TEXT})
 _MOST_LINES = 30
+_CLASS = re.compile(r"\s*class\b")
+_DEFINES = re.compile(r"\s*(?:async\s+)?(?:def|class)\b")
+_BRANCHES = re.compile(r"\s*(?:if|elif|else|except|for|while|case)\b")
+_MAIN = re.compile(r"if\s+__name__\s*==")
 
 
 class Ties:
@@ -39,6 +43,7 @@ class Ties:
             if site.role in _GIVES_VALUE:
                 for name in {last_word(site.setting), last_word(site.spelling)} - {""}:
                     self._giving[name].append(site)
+        self._split: dict[str, list[str]] = {}
         self._flags: dict[int, tuple[Launch | None, str]] = {}
 
     def definition(self, site: KnobSite) -> KnobSite | None:
@@ -100,6 +105,21 @@ class Ties:
         options = [other for other in self._giving.get(name, ()) if other.role in (Role.OPTION, Role.DEFAULT)]
         return self._only(record, [option for option in options if option.kind is not Kind.DEAD] or options)
 
+    def is_conditional(self, site: KnobSite) -> bool:
+        """Whether a statement of Python runs only in some cases: it stands in a branch or a loop of its function."""
+        if site.form is not Form.PYTHON:
+            return False
+        lines = self._lines(site.file)[: site.line]
+        depth = _indent(lines[-1])
+        for line in reversed(lines):
+            if line.strip() and _indent(line) < depth:
+                depth = _indent(line)
+                if _DEFINES.match(line):
+                    return False
+                if _BRANCHES.match(line) and not _MAIN.match(line):
+                    return True
+        return False
+
     def _launch(self, flag: KnobSite) -> Launch | None:
         known = self.projects.launches(flag.file)
         inside = [launch for launch in known if launch.line <= flag.line <= launch.last_line]
@@ -116,14 +136,15 @@ class Ties:
         wanted = last_word(flag.spelling)
         if wanted in (last_word(option.spelling), last_word(option.setting)):
             return True
-        text = self.projects.text(option.file)
-        lines = text.split("\n")
+        lines = self._lines(option.file)
         before = "\n".join(lines[max(0, option.line - 8) : option.line])
         call = before[before.rfind("add_argument(") :] if "add_argument(" in before else ""
         return bool(re.search(rf"[\"']{re.escape(flag.spelling)}[\"']", call))
 
     def _in_scope(self, site: KnobSite, here: list[KnobSite], *, bare: bool) -> KnobSite | None:
         """The one of the same file that is meant where the reference stands."""
+        if words(site.refers_to)[:1] == ["self"]:
+            return self._of_the_class(site, here)
         if not bare:
             options = [other for other in here if other.role is Role.OPTION]
             here = options or [other for other in here if other.role is not Role.CALL]
@@ -131,19 +152,49 @@ class Ties:
             return here[0] if not bare or self._reaches(here[0], site) else None
         before = [other for other in here if (other.line, other.column) < (site.line, site.column)]
         reaching = [other for other in before if self._reaches(other, site)]
+        if len(reaching) > 1 and self.is_conditional(reaching[-1]):
+            return None  # this one or the one before, depending on what happens
         return reaching[-1] if reaching else None
+
+    def _of_the_class(self, site: KnobSite, here: Sequence[KnobSite]) -> KnobSite | None:
+        """For `self.workers`: what the same class assigns to it, else its field or the parameter of its constructor."""
+        line = self._class_line(site)
+        mine = [other for other in here if self._class_line(other) == line and other.role in (Role.NAME, Role.DEFAULT)]
+        assigned = [other for other in mine if other.role is Role.NAME and other.owner == "self"]
+        assigned = assigned or [other for other in mine if other.role is Role.NAME and self._is_class_body(other)]
+        candidates = assigned or [other for other in mine if other.role is Role.DEFAULT]
+        return candidates[0] if len(candidates) == 1 else None
+
+    def _class_line(self, site: KnobSite) -> int:
+        """The line of the class that a place stands in, from 1; 0 where it stands in none."""
+        return self._enclosing(site, _CLASS)
+
+    def _is_class_body(self, site: KnobSite) -> bool:
+        return self._enclosing(site, _DEFINES) == self._class_line(site)
+
+    def _enclosing(self, site: KnobSite, kind: re.Pattern[str]) -> int:
+        """The line of the innermost statement of a kind round a place; 0 where there is none."""
+        lines = self._lines(site.file)[: site.line]
+        depth = _indent(lines[-1]) + 1
+        for at in range(len(lines) - 1, -1, -1):
+            if lines[at].strip() and _indent(lines[at]) < depth:
+                depth = _indent(lines[at])
+                if kind.match(lines[at]):
+                    return at + 1
+        return 0
+
+    def _lines(self, name: str) -> list[str]:
+        if name not in self._split:
+            self._split[name] = self.projects.text(name).split("\n")
+        return self._split[name]
 
     def _reaches(self, definition: KnobSite, site: KnobSite) -> bool:
         """Whether a parameter's function, or a variable's block, still goes on where the reference stands."""
         if site.form is not Form.PYTHON or definition.role not in (Role.DEFAULT, Role.NAME):
             return True
-        lines = self.projects.text(site.file).split("\n")
+        lines = self._lines(site.file)
         start = definition.line - 1
-        while (
-            definition.role is Role.DEFAULT
-            and start > 0
-            and not re.match(r"\s*(?:async\s+)?(?:def|class)\b", lines[start])
-        ):
+        while definition.role is Role.DEFAULT and start > 0 and not _DEFINES.match(lines[start]):
             start -= 1
         depth = _indent(lines[start])
         if definition.role is Role.NAME and depth == 0:
