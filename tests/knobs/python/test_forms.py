@@ -234,6 +234,19 @@ if "OMP_NUM_THREADS" not in os.environ: pass
     assert all(site.quoted for site in sites)
 
 
+def test_a_name_that_an_environment_variable_is_set_from_is_one_as_well() -> None:
+    sites = compare(
+        "a.py",
+        """
+omp_num_threads = ⟨1⟩
+warn(f'setting it to {omp_num_threads}')
+os.environ['OMP_NUM_THREADS'] = ⟨str(omp_num_threads)|expression⟩
+mkl_num_threads = 3
+""",
+    )
+    assert [site.knob for site in sites] == ["threads_env", "threads_env"]
+
+
 def test_a_reference_names_what_it_stands_for() -> None:
     site = one(LOADS + "x = DataLoader(d, num_workers=⟨args.loader.workers|reference⟩)\n")
     assert (site.refers_to, site.setting, site.target) == ("args.loader.workers", "workers", None)
@@ -259,6 +272,10 @@ def test_a_reference_names_what_it_stands_for() -> None:
         ("getattr(args, 'workers', 3)", "3"),
         ("args.workers or 9", "9"),
         ("int(min(os.cpu_count(), 10))", "10"),
+        ("0 if device.type == 'cpu' else 4 if device.type == 'cuda' else 2", "4"),
+        ("0 if os.name == 'nt' or device == 'cpu' else min(4, os.cpu_count() or 2)", "4"),
+        ("4 if args.num_workers is None else args.num_workers", "4"),
+        ("os.cpu_count() or 4", None),
         ("os.cpu_count() // 2", None),
         ("args.workers // ngpus", None),
         ("4 * num_gpus", None),
@@ -318,6 +335,10 @@ make('train', opt.n_cpu)
 @pytest.mark.parametrize(
     "text",
     [
+        "import asyncio\nnum_workers = args.n or config['crawler']['num_workers']\n",
+        "parser.add_argument('--num-workers', default=24, help='workers that extract frames')\n",
+        "class Agent(AgentLoopConfig):\n    pass\nclass AgentLoopConfig:\n    num_workers: int = 8\n",
+        "edge = knn_graph(x, k, num_workers=4)\n",
         "workers = [Process(target=f) for f in fs]\n",
         "parser.add_argument('--workers', default=4, help='web server processes')\nserve(args.workers)\n",
         "parser.add_argument('--num_workers', default=4)\nargs = parser.parse_args()\nwith Pool(args.num_workers) as pool: pass\n",
@@ -375,6 +396,34 @@ class BaseOptions:
 def test_a_name_that_says_nothing_counts_where_only_a_loader_reads_it() -> None:
     compare("a.py", LOADS + "cores = ⟨6⟩\nprint(cores)\n" + LOADER.format("cores"))
     compare("a.py", LOADS + "batch = 6\nDataLoader(d, batch, num_workers=⟨batch|reference⟩)\n")
+
+
+def test_what_tells_workers_their_number_does_not_make_it_somebody_elses() -> None:
+    compare(
+        "a.py",
+        """
+def build(opt, rank):
+    num_workers = ⟨opt['num_worker_per_gpu'] * 2|expression⟩
+    args = dict(dataset=d, batch_size=1, num_workers=⟨num_workers|reference⟩)
+    args['worker_init_fn'] = partial(worker_init_fn, num_workers=num_workers, rank=rank)
+    args['pin_memory'] = ⟨opt.get('pin_memory', False)|expression⟩
+    return torch.utils.data.DataLoader(**args)
+""",
+    )
+
+
+def test_pinned_tensors_are_no_loaders() -> None:
+    compare(
+        "a.py",
+        """
+def to_device(x, pin_memory=False):
+    return x.new_empty(3, pin_memory=pin_memory)
+class Tokenizer:
+    def encode(self, text, *, device=None, pin_memory: bool = False): ...
+def make(dataset, batch_size=4, pin_memory=⟨False⟩): ...
+strategy = CPUOffloadPolicy(pin_memory=True)
+""",
+    )
 
 
 def test_comments_docstrings_and_help_texts_are_never_read() -> None:

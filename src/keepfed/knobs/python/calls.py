@@ -167,6 +167,8 @@ def _keys(root: str, name: str) -> list[Key]:
 def resolved(key: Key) -> Key | None:
     """What an argument of a call that is not defined in the file amounts to; None where that cannot be said."""
     _, callee, argument = key
+    if callee.endswith("init_fn"):
+        return NEUTRAL  # it tells workers how many they are
     if is_foreign(callee) or argument in ARGUMENTS:
         return FOREIGN
     if callee == "range" or (argument == "pin_memory" and pins_something_else(callee)):

@@ -23,6 +23,8 @@ LOADERS: Key = ("sink", "loader's")
 """A loader takes the value, as another of its settings."""
 ASSUMED: Key = ("sink", "assumed")
 """Something unknown takes it under the loader's own word (`make(num_workers=…)`), or it is kept under it for other files."""
+ENVIRONMENT: Key = ("sink", "environment")
+"""A variable of the environment that sets threads takes it."""
 FOREIGN: Key = ("sink", "foreign")
 """Something takes it that is known to be no loader."""
 ELSEWHERE: Key = ("sink", "elsewhere")
@@ -73,6 +75,8 @@ class Place:
     """The name by which other places speak of it."""
     reasoned: bool = False
     """For a name that is not sure: whether its surroundings say that it is a loader's."""
+    denied: bool = False
+    """Whether its help text says that it is about something else."""
     hop: bool = False
     """A name that says nothing: it counts only because a loader takes its value from it."""
     scope: Scope | None = None

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from keepfed.knobs.python.calls import resolved
-from keepfed.knobs.python.facts import ASSUMED, ELSEWHERE, FOREIGN, LOADER, LOADERS, NEUTRAL, Facts, Key, Scope
+from keepfed.knobs.python.facts import (
+    ASSUMED,
+    ELSEWHERE,
+    ENVIRONMENT,
+    FOREIGN,
+    LOADER,
+    LOADERS,
+    NEUTRAL,
+    Facts,
+    Key,
+    Scope,
+)
 from keepfed.knobs.spelling import spelled
 
-_SINKS = {LOADER, LOADERS, ASSUMED, FOREIGN, ELSEWHERE, NEUTRAL}
+_SINKS = {LOADER, LOADERS, ASSUMED, ENVIRONMENT, FOREIGN, ELSEWHERE, NEUTRAL}
 
 
 def _is_sure(name: str) -> bool:
@@ -55,6 +66,8 @@ class Flow:
 
     def _ends(self, to: Key) -> list[Key]:
         """Where an arrow's head really is: an argument is the parameter that it fills, or a loader's, or another's."""
+        if to[0] == "variable":
+            return [ENVIRONMENT] if spelled(to[1]) is not None else [ELSEWHERE]
         if to[0] != "arg":
             return [self._home(to, None)]
         _, callee, argument = to

@@ -22,7 +22,8 @@ _WRAPS = {
 _AS_OPTION = {"Option", "Argument", "Param", "ArgumentField"}
 _ABOUT_LOADING = re.compile(
     r"(?i)data.{0,3}load|load\w*\b.{0,30}\bdata|\bdata\b.{0,40}\b(?:load|workers?|threads?|read|fetch|process)|batch|prefetch|"
-    r"dataset|(?:workers?|process\w*|threads?|jobs)\b.{0,30}\b(?:load|fetch|read)|load\w*\b.{0,30}\b(?:workers?|threads?|process)"
+    r"dataset|(?:workers?|process\w*|threads?|jobs)\b.{0,30}\b(?:load|fetch|read)|load\w*\b.{0,30}\b(?:workers?|threads?|process)|"
+    r"数据.{0,6}(?:加载|读取|载入|线程|进程)|加载.{0,6}(?:数据|线程|进程)"
 )
 _ABOUT_OTHERS = re.compile(
     r"(?i)\bray\b|dask|server|gunicorn|uvicorn|openmp|\bomp\b|onnx|download|convert|extract|tokeni|export|"
@@ -51,6 +52,7 @@ def option(walk: Walk, call: ast.Call, scope: Scope) -> bool:
             owner=callee_of(call),
             setting=dest,
             reasoned=speaks_of_loading(help_text),
+            denied=speaks_of_others(help_text),
             meaning=walk.named(spelling) or walk.named(dest),
         )
         walk.push(default, scope, key)
@@ -79,6 +81,11 @@ def unwrapped(value: ast.expr) -> tuple[ast.expr | None, bool, str]:
 def speaks_of_loading(help_text: str) -> bool:
     """Whether a help text says that this is about loading data."""
     return bool(_ABOUT_LOADING.search(help_text)) and not _ABOUT_OTHERS.search(help_text)
+
+
+def speaks_of_others(help_text: str) -> bool:
+    """Whether a help text says that this is about anything but loading data."""
+    return bool(_ABOUT_OTHERS.search(help_text)) and not _ABOUT_LOADING.search(help_text)
 
 
 def _strings(call: ast.Call) -> list[str]:

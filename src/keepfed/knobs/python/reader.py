@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from keepfed.knobs.python import assignments, calls, defaults, dicts, reads
 from keepfed.knobs.python.dead import unread
-from keepfed.knobs.python.facts import ASSUMED, FOREIGN, LOADER, LOADERS, Facts, Place, Scope
+from keepfed.knobs.python.facts import ASSUMED, ENVIRONMENT, FOREIGN, LOADER, LOADERS, Facts, Place, Scope
 from keepfed.knobs.python.flow import Flow
 from keepfed.knobs.python.foreign import is_foreign, pins_something_else
 from keepfed.knobs.python.interest import Interest, may_matter
@@ -54,10 +54,16 @@ _HANDLERS: Mapping[type[ast.AST], Handler] = MappingProxyType(
     }
 )
 _SERVERS = re.compile(r"(?:^|/)(?:gunicorn|uvicorn|hypercorn)[^/]*\.py$")
-_OTHER_SYSTEMS = re.compile(rb"(?m)^[ \t]*(?:import|from)[ \t]+(?:ray|dask|distributed|pyspark|horovod\.ray)\b")
+_CLUSTERS = re.compile(rb"(?m)^[ \t]*(?:import|from)[ \t]+(?:ray|dask|distributed|pyspark|horovod\.ray)\b")
+_SERVICES = re.compile(
+    rb"(?m)^[ \t]*(?:import|from)[ \t]+(?:asyncio|aiohttp|fastapi|flask|celery|uvicorn|concurrent|grpc|playwright|selenium)\b"
+)
+_LEARNS = re.compile(
+    rb"(?i)torch|lightning|litdata|keras|tensorflow|paddle|mindspore|jax|data_?loader|batch_?size|dataset|epoch"
+)
 _LOADERS = re.compile(rb"(?i)data_?loader|torch\.utils\.data|litdata|torchdata")
 _COUNTS_RANKS = re.compile(
-    rb"world_size|num_ranks|ranks_per_node|num_nodes|hvd\.size|comm\.(?:size|Get_size)|num_replicas|^len\(|\[0\]$"
+    rb"(?i)world_size|num_ranks|ranks_per_node|num_nodes|hvd\.size|comm\.(?:size|get_size)|num_replicas|^len\(|\bkv\.|kvstore"
 )
 _OF_A_WORKER = re.compile(rb"worker_info|^info\.|\b_?info\.num_workers")
 _PARSED_BY_ARGPARSE = {"add_argument", "add_option", "add_arg", "add"}
@@ -86,7 +92,8 @@ def _of_loaders(facts: Facts, parsed: Parsed) -> list[Place]:
     if not facts.places:
         return []
     flow, utf8 = Flow(facts), parsed.source.utf8
-    others_file = bool(_OTHER_SYSTEMS.search(utf8)) and not _LOADERS.search(utf8)
+    others_file = bool(_CLUSTERS.search(utf8)) and not _LOADERS.search(utf8)
+    others_file = others_file or (bool(_SERVICES.search(utf8)) and not _LEARNS.search(utf8))
     return [place for place in facts.places if _is_a_loaders(place, flow, parsed, others_file=others_file)]
 
 
@@ -94,7 +101,9 @@ def _is_a_loaders(place: Place, flow: Flow, parsed: Parsed, *, others_file: bool
     if place.role is Role.VARIABLE:
         return place.sure
     if place.knob in {"shm_size", "cpus_per_task", "threads_env"}:
-        return place.sure and (place.knob != "shm_size" or is_literal(place.knob, place.value))
+        if not place.sure:
+            return place.knob == "threads_env" and ENVIRONMENT in flow.ends(place.key)
+        return place.knob != "shm_size" or is_literal(place.knob, place.value)
     if is_foreign(place.owner.rpartition(".")[2]) or _is_torchs_own(place, parsed):
         return False
     ends = flow.ends(place.key)
@@ -102,7 +111,14 @@ def _is_a_loaders(place: Place, flow: Flow, parsed: Parsed, *, others_file: bool
         return bool({LOADER, ASSUMED} & ends) and flow.only_for_loaders(place.key)
     if LOADER in ends or (LOADERS in ends and place.knob != "num_workers"):
         return True
-    if FOREIGN in ends or others_file or _inside_foreign(place.scope) or _shards(place) or _pins_tensors(place):
+    if (
+        FOREIGN in ends
+        or others_file
+        or place.denied
+        or _inside_foreign(place.scope)
+        or _shards(place)
+        or _pins_tensors(place)
+    ):
         return False
     if place.knob == "pin_memory" and place.spelling == "pin_memory" and place.role in {Role.CALL, Role.DEFAULT}:
         return place.reasoned or (place.key[0] == "field" and among_loading(parsed.source.utf8))

@@ -47,7 +47,7 @@ def among_training(utf8: bytes, spelling: str) -> bool:
     bare = spelling.lstrip("-").replace("-", "_")
     if bare in _NEVER or not _TAKES_BATCHES.search(utf8):
         return False
-    if bare in _THREADS:
+    if bare in _THREADS - {"nThreads"}:
         return _LOADS.search(utf8) is not None
     return _TRAINS.search(utf8) is not None or _LOADS.search(utf8) is not None
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from keepfed.knobs.python.names import dotted, last_name, text_of
 from keepfed.knobs.site import Kind
-from keepfed.knobs.spelling import spelled
+from keepfed.knobs.spelling import THREAD_VARIABLES, spelled
 
 _COUNTED = {"num_workers", "prefetch_factor", "threads_env", "cpus_per_task"}
 _CASTS = {"int", "str", "float", "bool"}
@@ -98,7 +98,7 @@ def _live(knob: str, value: ast.expr) -> tuple[ast.expr | None, str]:
         return _in_call(knob, value)
     if isinstance(value, ast.IfExp):
         return _in_branches(knob, value)
-    if isinstance(value, ast.BoolOp) and isinstance(value.op, ast.Or):
+    if isinstance(value, ast.BoolOp) and isinstance(value.op, ast.Or) and _may_be_nothing(value.values[0]):
         return _live(knob, value.values[-1])  # `args.workers or 4`
     if isinstance(value, ast.NamedExpr):
         return _live(knob, value.value)
@@ -139,13 +139,26 @@ def _in_branches(knob: str, value: ast.IfExp) -> tuple[ast.expr | None, str]:
     if taken is not None:
         branch = value.body if taken else value.orelse
         return _live(knob, branch)
+    if (fallback := _where_none(value)) is not None:
+        return _live(knob, fallback)
     if _is_none(value.body) != _is_none(value.orelse):
         return _live(knob, value.orelse if _is_none(value.body) else value.body)
     return None, NO_BRANCH
 
 
+def _may_be_nothing(value: ast.expr) -> bool:
+    """Whether it can be None or 0, so that what stands behind the `or` counts: never so for `os.cpu_count()` where people train."""
+    if isinstance(value, ast.Call):
+        return last_name(value.func) not in {"cpu_count", "process_cpu_count", "count", "len"}
+    return isinstance(value, (ast.Name, ast.Attribute, ast.Subscript))
+
+
 def _taken(test: ast.expr) -> bool | None:
     """Whether a condition holds where training happens: not on Windows, with a GPU, with workers, not for debugging."""
+    if isinstance(test, ast.BoolOp):
+        sides = [_taken(side) for side in test.values]
+        decisive = isinstance(test.op, ast.Or)
+        return decisive if decisive in sides else (None if None in sides else not decisive)
     if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
         inner = _taken(test.operand)
         return None if inner is None else not inner
@@ -165,7 +178,7 @@ def _taken(test: ast.expr) -> bool | None:
 
 def _compared(left: ast.expr, operator: ast.cmpop, right: ast.expr) -> bool | None:
     text = text_of(right) or text_of(left)
-    if text in _ON_WINDOWS | {"linux", "posix", "Linux", "cuda", "darwin", "Darwin", "cpu"}:
+    if text in _ON_WINDOWS | {"linux", "posix", "Linux", "cuda", "darwin", "Darwin", "cpu", "mps"}:
         there = text in {"linux", "posix", "Linux", "cuda"}
         return there if isinstance(operator, ast.Eq) else (not there if isinstance(operator, ast.NotEq) else None)
     zero = isinstance(right, ast.Constant) and right.value == 0 and type(right.value) is int
@@ -183,7 +196,8 @@ def _one_name(value: ast.expr) -> str:
         node = waiting.pop()
         if isinstance(node, (ast.Attribute, ast.Name, ast.Subscript)):
             name = dotted(node)
-            if spelled(name.rpartition(".")[2]) is not None:
+            last = name.rpartition(".")[2]
+            if spelled(last) is not None or last.upper() in THREAD_VARIABLES:
                 names.add(name)
             continue
         if isinstance(node, ast.Call):
@@ -191,6 +205,17 @@ def _one_name(value: ast.expr) -> str:
             continue
         waiting.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr))
     return names.pop() if len(names) == 1 else ""
+
+
+def _where_none(value: ast.IfExp) -> ast.expr | None:
+    """The branch that counts where nothing else was given: 4 in `4 if n is None else n`."""
+    test = value.test
+    if not (isinstance(test, ast.Compare) and len(test.ops) == 1 and _is_none(test.comparators[0])):
+        return None
+    given, fallback = value.orelse, value.body
+    if isinstance(test.ops[0], ast.IsNot):
+        given, fallback = fallback, given
+    return fallback if dotted(given) and dotted(given) == dotted(test.left) else None
 
 
 def _is_none(value: ast.expr) -> bool:

@@ -14,7 +14,7 @@ from keepfed.knobs.python.facts import ELSEWHERE, Facts, Key, Place, Scope
 from keepfed.knobs.python.interest import Interest
 from keepfed.knobs.python.names import dotted
 from keepfed.knobs.site import Role
-from keepfed.knobs.spelling import Spelled, spelled
+from keepfed.knobs.spelling import THREAD_VARIABLES, Spelled, spelled
 
 Handler = Callable[["Walk", ast.AST, Scope, Key, str], None]
 
@@ -72,9 +72,11 @@ class Walk:
     def named(self, name: str) -> Spelled | None:
         """What a name of this file means: a setting, or (not sure) one that a setting takes its value from."""
         found = spelled(name)
-        if found is None and name in self.interest.hops:
-            return Spelled("num_workers", sure=False)
-        return found
+        if found is not None:
+            return found
+        if name.upper() in THREAD_VARIABLES:
+            return Spelled("threads_env", sure=False)
+        return Spelled("num_workers", sure=False) if name in self.interest.hops else None
 
     def place(
         self,
@@ -87,12 +89,14 @@ class Walk:
         owner: str = "",
         setting: str = "",
         reasoned: bool = False,
+        denied: bool = False,
         meaning: Spelled | None = None,
         positional: bool = False,
     ) -> None:
         """Note a place that may set something, where its name (or `meaning`) says so."""
         known = meaning or self.named(spelling)
-        hop = not positional and spelled(spelling) is None and spelled(setting) is None
+        hop = known is not None and known.knob == "num_workers" and not positional
+        hop = hop and spelled(spelling) is None and spelled(setting) is None
         if known is not None:
             self.facts.places.append(
                 Place(
@@ -105,6 +109,7 @@ class Walk:
                     owner=owner,
                     setting=setting,
                     reasoned=reasoned,
+                    denied=denied,
                     hop=hop,
                     scope=scope,
                     positional=positional,
