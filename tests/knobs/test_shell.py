@@ -64,6 +64,8 @@ from tests.knobs.marked import compare, plain, sites_in
         "python - <<'EOF'\nfrom torch.utils.data import DataLoader\nDataLoader(data, num_workers=⟨4⟩)\nEOF\n",
         "cat > conf.yaml <<EOF\ndata:\n  num_workers: ⟨4⟩\nEOF\n",
         "cat <<EOF > job.sh\npython train.py --num_workers ⟨4⟩\nEOF\n",
+        "cat <<EOF | sbatch\nsrun python train.py --num_workers ⟨4⟩\nEOF\n",
+        "cat <<-'EOF' | tee conf.yaml\nnum_workers: ⟨4⟩\nEOF\n",
         "sbatch <<EOF\n#!/bin/bash\nsrun python train.py --num_workers ⟨4⟩\nEOF\n",
         # What a shell would not take, and a reader understands.
         "python train.py --data <path to data> --num_workers ⟨4⟩ --batch 2\n",

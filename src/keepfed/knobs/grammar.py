@@ -13,7 +13,7 @@ from importlib import import_module
 
 from tree_sitter import Language, Node, Parser, Tree
 
-LANGUAGES = ("bash", "dockerfile", "json", "make", "python", "toml", "yaml")
+LANGUAGES = ("bash", "json", "python", "toml", "yaml")
 """What can be parsed: the names that `parse` takes."""
 
 

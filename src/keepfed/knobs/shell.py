@@ -13,51 +13,34 @@ Comments, texts of `echo` and usage texts are not read: only words that a comman
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import pairwise
 
 from tree_sitter import Node
 
 from keepfed.knobs.command_line import sites_of_words
 from keepfed.knobs.embedded import sites_within
 from keepfed.knobs.grammar import parse
-from keepfed.knobs.program import is_foreign, is_silent, program_like
+from keepfed.knobs.program import is_silent, program_like
+from keepfed.knobs.shell_tree import (
+    ARGUMENTS,
+    INTERPRETERS,
+    RUN_TEXT,
+    behind_redirects,
+    errors,
+    file_in,
+    is_exported,
+    use_of,
+)
 from keepfed.knobs.shell_variables import Assignment, Use, definitions, without_effect
+from keepfed.knobs.shell_words import commands_in, words_in
 from keepfed.knobs.site import Form, KnobSite
 from keepfed.knobs.slurm import sites_of_directives
 from keepfed.knobs.source import Source
-from keepfed.knobs.words import Word, unquoted
+from keepfed.knobs.words import Word, behind, unquoted
 
-_ARGUMENTS = {
-    "word", "string", "raw_string", "number", "concatenation", "simple_expansion", "expansion", "command_substitution",
-    "arithmetic_expansion", "ansi_c_string", "translated_string", "process_substitution", "brace_expression", "command_name",
-}  # fmt: skip
-_EXPORTS = {"export", "setenv"}
-# Their text arguments are commands whatever they begin with.
-_RUN_TEXT = {
-    "bash",
-    "sh",
-    "zsh",
-    "eval",
-    "ssh",
-    "tmux",
-    "screen",
-    "su",
-    "srun",
-    "sbatch",
-    "bsub",
-    "qsub",
-    "run",
-    "nohup",
-    "watch",
-}
-_INTERPRETERS = re.compile(r"(?:.*/)?(?:python[\d.]*|\$\{?PYTHON\w*\}?)")
 _DASH_C = re.compile(r"-[a-z]*c")
-_TOKEN = re.compile(
-    rb"(?:\\.|'[^'\n]*'|\"(?:\\.|[^\"\\])*\"|\$\([^()\n]*\)|\$\{[^}\n]*\}|<[\w -]+>|[^\s;|&<>()\"'\\])+", re.DOTALL
-)
-_ENDS_COMMAND = re.compile(rb"[;|&()<>]|(?<!\\)\n")
-_LINE = re.compile(rb"(?:\\\r?\n|[^\n])*\n?")
-_COMMENT_LINE = re.compile(rb"[ \t]*#")
+_FIRST_WORD = re.compile(r"\s*(?:\w+=\S*\s+)*(\S+)(?=(\s)?)")
 
 
 def read(source: Source) -> list[KnobSite]:
@@ -122,19 +105,17 @@ class _Script:
         self.sites += sites_of_words(self.source, words, self.form)
         if is_silent(words[0].text):
             return
-        for at, word in enumerate(words):
-            if _INTERPRETERS.fullmatch(words[0].text) and at and words[at - 1].text == "-c" and word.quoted:
+        program = words[0].text
+        for before, word in pairwise(words):
+            if INTERPRETERS.fullmatch(program) and before.text == "-c" and word.quoted:
                 self.sites += sites_within(self.source, word.start, word.end, "inline.py")
             else:
-                runs = words[0].text.rpartition("/")[2] in _RUN_TEXT or bool(
-                    at and _DASH_C.fullmatch(words[at - 1].text)
-                )
-                self._text(word, runs=runs)
+                self._text(word, runs=program.rpartition("/")[2] in RUN_TEXT or bool(_DASH_C.fullmatch(before.text)))
 
     def _words(self, node: Node, base: int) -> list[Word]:
-        nodes = [child for child in node.children if child.type in _ARGUMENTS]
+        nodes = [child for child in node.children if child.type in ARGUMENTS]
         if node.parent is not None and node.parent.type == "redirected_statement":
-            nodes += _behind_redirects(node.parent)
+            nodes += behind_redirects(node.parent)
         return self._placeholders_joined([self._word(child, base) for child in nodes])
 
     def _placeholders_joined(self, words: list[Word]) -> list[Word]:
@@ -154,11 +135,10 @@ class _Script:
 
     def _text(self, word: Word, *, runs: bool) -> None:
         """Read a word with blanks in it as a command, if it is one: `--wrap="python train.py"`, `bash -c '...'`."""
-        prefix = re.match(r"--?\w[\w-]*=", word.text)
-        if prefix:
-            word = unquoted(Word(word.text[prefix.end() :], word.start + prefix.end(), word.end))
-        first = re.match(r"\s*(?:\w+=\S*\s+)*(\S+)\s", word.text)
-        if first and word.quoted and (runs or program_like(first[1])):
+        if option := re.match(r"--?\w[\w-]*=", word.text):
+            word = behind(word, option.end())
+        first = _FIRST_WORD.match(word.text)
+        if first and first[2] and word.quoted and (runs or program_like(first[1])):
             self.walk(word.start, word.end)
 
     # ------------------------------------------------------------------------------------------------------ variables
@@ -169,15 +149,15 @@ class _Script:
             return
         named = self._slice(base + name.start_byte, base + name.end_byte)
         if value.type == "array":
-            words = [self._word(child, base) for child in value.children if child.type in _ARGUMENTS]
+            words = [self._word(child, base) for child in value.children if child.type in ARGUMENTS]
             self._fragment(named, words)
             return
         word = self._word(value, base)
         if word.quoted and re.search(r"\s", word.text.strip()):
             self._string(named, word)
             return
-        exported = _declares(node)
-        self.assignments.append(Assignment(named, word, exported, base + node.start_byte, base + node.end_byte))
+        span = base + node.start_byte, base + node.end_byte
+        self.assignments.append(Assignment(named, word, is_exported(node), *span))
 
     def _fragment(self, name: str, words: Sequence[Word]) -> None:
         """Words that a variable holds for a command line."""
@@ -187,18 +167,18 @@ class _Script:
             self.sites += sites_of_words(self.source, words, self.form)
 
     def _string(self, name: str, word: Word) -> None:
-        first = re.match(r"\s*(?:\w+=\S*\s+)*(\S+)", word.text)
+        first = _FIRST_WORD.match(word.text)
         if first and (program_like(first[1]) or first[1].startswith("$")):
             self.walk(word.start, word.end)
         elif first and first[1].startswith("-"):
-            self._fragment(name, _cut(self.text, word.start, word.end))
+            self._fragment(name, words_in(self.text, word.start, word.end))
 
     def _use(self, node: Node, base: int) -> None:
         """A variable that is used, and by whom: what else depends on it decides whether its name may mean a loader's."""
         parent = node.parent
         if parent is None or parent.type in {"variable_assignment", "declaration_command", "unset_command"}:
             return
-        option, silent = _around(node)
+        option, silent = use_of(node)
         start = base + node.start_byte
         self.uses.append(Use(self._slice(start, base + node.end_byte), start, silent=silent, option=option))
         if parent.type == "expansion" and b":=" in (parent.text or b""):
@@ -215,126 +195,25 @@ class _Script:
 
     def _heredoc(self, node: Node, base: int) -> None:
         body = next((child for child in node.children if child.type == "heredoc_body"), None)
-        name = _heredoc_name(node)
         if body is None:
             return
         start, end = base + body.start_byte, base + body.end_byte
         self.sites += sites_of_directives(self.source, start, end)
-        if not name:
-            return
+        name = file_in(node)
         if name == "commands.sh":
             self.walk(start, end)
-        else:
+        elif name:
             self.sites += sites_within(self.source, start, end, name)
 
     # ------------------------------------------------------------------------------------------------ what is broken
 
     def _lines(self, root: Node, base: int) -> None:
         """Cut the lines in which the grammar found errors into words, one by one."""
-        text = self.text
-        for broken in _errors(root):
-            start = text.rfind(b"\n", 0, base + broken.start_byte) + 1
-            for line in _LINE.finditer(text, start, base + root.end_byte):
-                if line.start() >= base + broken.end_byte or not line[0]:
-                    break
-                if not _COMMENT_LINE.match(line[0]):
-                    for words in _commands(text, line.start(), line.end()):
-                        self.sites += sites_of_words(self.source, words, self.form)
+        for broken in errors(root):
+            for words in commands_in(
+                self.text[: base + root.end_byte], base + broken.start_byte, base + broken.end_byte
+            ):
+                self.sites += sites_of_words(self.source, words, self.form)
 
     def _slice(self, start: int, end: int) -> str:
         return self.text[start:end].decode("utf-8", "surrogatepass")
-
-
-def _behind_redirects(statement: Node) -> Iterator[Node]:
-    """Words of the command that stand behind a redirection, which the grammar counts to it.
-
-    Of `--data <your data> --workers 8` too, which a shell would refuse, and a reader of the script fills in.
-    """
-    for redirect in statement.children:
-        if redirect.type == "file_redirect":
-            words = [child for child in redirect.children if child.type in _ARGUMENTS]
-            yield from words if words and (words[0].text or b"").startswith(b"--") else words[1:]
-
-
-def _declares(assignment: Node) -> bool:
-    """Whether programs that are started see the variable: `export N=8`, `declare -x N=8`, `N=8 python ...`."""
-    parent = assignment.parent
-    if parent is None or parent.type == "command":
-        return parent is not None
-    first = parent.children[0]
-    return first.type in _EXPORTS or b"-x" in (parent.text or b"")[:16].split()
-
-
-def _around(node: Node) -> tuple[bool, bool]:
-    """Whether a variable is the value of an option (or a count of something), and whether it is only printed or tested."""
-    inner, outer = node, node.parent
-    while outer is not None:
-        if outer.type == "test_command":
-            return False, True
-        if outer.type in {"c_style_for_statement", "arithmetic_expansion", "for_statement"}:
-            return True, False
-        if outer.type == "variable_assignment" and (outer.text or b"").startswith(b"TF_VAR_"):
-            return True, False  # Terraform: a number of machines
-        if outer.type == "command":
-            return _is_of_option(outer, inner), is_silent(_name_of(outer))
-        inner, outer = outer, outer.parent
-    return False, False
-
-
-def _is_of_option(command: Node, argument: Node) -> bool:
-    before = argument.prev_sibling
-    texts = [(node.text or b"").lstrip(b"\"'") for node in (argument, before) if node is not None]
-    return any(text.startswith(b"-") for text in texts) or is_foreign(_name_of(command))
-
-
-def _name_of(command: Node) -> str:
-    name = command.child_by_field_name("name")
-    return (name.text or b"").decode("utf-8", "replace") if name is not None else ""
-
-
-def _heredoc_name(node: Node) -> str:
-    """What kind of file a here-document is: where it is written to, or who reads it."""
-    statement = node.parent
-    command = next((child for child in statement.children if child.type == "command"), None) if statement else None
-    if statement is None or command is None:
-        return ""
-    program = _name_of(command).rpartition("/")[2]
-    if _INTERPRETERS.fullmatch(program):
-        return "inline.py"
-    if program in _RUN_TEXT:
-        return "commands.sh"
-    redirects = [child for parent in (statement, node) for child in parent.children if child.type == "file_redirect"]
-    targets = [(redirect.children[-1].text or b"").decode("utf-8", "replace") for redirect in redirects]
-    if program == "tee":
-        targets += [(child.text or b"").decode("utf-8", "replace") for child in command.children[1:]]
-    name = next((target.strip("\"'").rpartition("/")[2] for target in targets if "." in target or "file" in target), "")
-    return "commands.sh" if name.endswith((".sh", ".slurm", ".sbatch")) else name
-
-
-def _errors(root: Node) -> Iterator[Node]:
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if node.type == "ERROR" or node.is_missing:
-            yield node
-        elif node.has_error:
-            waiting.extend(node.children)
-
-
-def _commands(text: bytes, start: int, end: int) -> Iterator[list[Word]]:
-    """The commands of a line, cut at what ends one."""
-    begin = start
-    for stop in _ENDS_COMMAND.finditer(text, start, end):
-        yield _cut(text, begin, stop.start())
-        begin = stop.end()
-    yield _cut(text, begin, end)
-
-
-def _cut(text: bytes, start: int, end: int) -> list[Word]:
-    words = []
-    for token in _TOKEN.finditer(text, start, end):
-        if token[0].startswith(b"#"):
-            break
-        if token[0].strip(b"\\\r\n"):
-            words.append(unquoted(Word(token[0].decode("utf-8", "surrogatepass"), token.start(), token.end())))
-    return words
