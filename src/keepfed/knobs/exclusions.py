@@ -87,6 +87,8 @@ def folder_reason(name: str, entries: frozenset[str], beside: frozenset[str]) ->
         return "knobs.skipped_outputs"
     if low in _CI_FOLDERS:
         return "knobs.skipped_ci"
+    if low in _TESTS:
+        return "knobs.skipped_tests"
     if (
         low in _BUILT
         and beside & {"setup.py", "pyproject.toml", "setup.cfg", "package.json"}

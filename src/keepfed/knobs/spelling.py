@@ -129,8 +129,8 @@ def _workers(words: tuple[str, ...], found: set[str]) -> Spelled | None:
     if words in _WEAK_WORKERS:
         return Spelled("num_workers", sure=False)
     others = found - _WORKER - _NUMBER
-    if not others <= _AROUND or found <= _WORKER | {"max"}:
-        # max_workers is what pools of threads and processes are given.
+    if not others <= _AROUND or found <= _WORKER | {"max"} or ("no" in found and "of" not in found):
+        # max_workers is what pools of threads and processes are given; no_of_workers is a number, no_workers none.
         return None
     if found & _WORKER and (found & _NUMBER or ("workers" in found and others & _LOADING) or {"per", "gpu"} <= found):
         return Spelled("num_workers", sure=True)

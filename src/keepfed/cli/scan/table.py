@@ -58,13 +58,18 @@ def _cells(site: KnobSite) -> dict[str, str]:
         "knob": site.knob,
         "spelling": site.spelling,
         "written": _one_line(site.value),
-        "original": f"{_one_line(site.original.value)} ({say(f'scan.source_{site.original.source}')})"
-        if site.original
-        else "",
+        "original": _original(site),
         "in_effect": site.in_effect.value if site.in_effect else "",
         "kind": say(f"scan.kind_{site.kind.value}"),
         "wins": "" if site.wins is None else say("scan.wins" if site.wins else "scan.loses"),
     }
+
+
+def _original(site: KnobSite) -> str:
+    """What stood there first, where that is something else."""
+    if site.original is None or site.original.value == site.value:
+        return ""
+    return f"{_one_line(site.original.value)} ({say(f'scan.source_{site.original.source}')})"
 
 
 def _one_line(value: str) -> str:
