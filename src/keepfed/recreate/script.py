@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
+from keepfed.recreate.commit import checked_reference
 from keepfed.recreate.environment import RunEnvironment
 from keepfed.recreate.flags import RunWords, run_words
 from keepfed.recreate.sizes import size_word
@@ -65,11 +67,17 @@ def _head(spec: ContainerSpec, health: Health) -> str:
         f"described={shlex.quote(spec.identity)}",
         'here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1',
         "step=found",
-        *(["command -v python3 >/dev/null || { echo 'python3?' >&2; exit 2; }"] if health.expect else []),
         "tell() { printf '%s\\n' \"$*\" >&2; }",
         'of() { $DOCKER inspect --type container --format "$1" "$name" 2>/dev/null; }',
     ]
     return "\n".join([*lines, ""])
+
+
+def _needs_python(health: Health) -> list[str]:
+    """Comparing JSON is more than a shell can do."""
+    if not health.expect:
+        return []
+    return [f"command -v python3 >/dev/null || {{ tell {_said('script_no_python')}; exit 2; }}"]
 
 
 def _files(environment: RunEnvironment, stem: str) -> str:
@@ -189,10 +197,7 @@ def _course(spec: ContainerSpec, commit: str) -> str:
         "trap 'exit 130' INT; trap 'exit 143' TERM; trap 'exit 129' HUP",
         'if [ -n "$now" ]; then',
     ]
-    if commit:
-        blanks = [word for entry in spec.environment for word in ("--change", f"ENV {entry.partition('=')[0]}=")]
-        command = " ".join([shlex.join(blanks), '"$name"', shlex.quote(commit)]).strip()
-        lines.append(f"    $DOCKER commit {command} >/dev/null || exit 1")
+    lines += [f"    {line}" for line in _commit(spec, commit)] if commit else []
     lines += [
         "    step=stopped",
         '    $DOCKER stop "$name" >/dev/null || exit 1',
@@ -217,6 +222,24 @@ def _course(spec: ContainerSpec, commit: str) -> str:
         "exit 0",
     ]
     return "\n".join([*lines, ""])
+
+
+def _commit(spec: ContainerSpec, name: str) -> list[str]:
+    """Keep the old one as an image, its variables emptied. Podman's service wants a body, which `docker commit` does not send."""
+    repository, tag = checked_reference(name)
+    changes = [f"ENV {entry.partition('=')[0]}=" for entry in spec.environment]
+    words = shlex.join([word for change in changes for word in ("--change", change)])
+    command = " ".join(word for word in ("$DOCKER commit", words, '"$name"', shlex.quote(name)) if word)
+    if not spec.podman:
+        return [f"{command} >/dev/null || exit 1"]
+    query = urlencode(
+        [("container", spec.name), ("repo", repository), ("tag", tag), *(("changes", one) for one in changes)]
+    )
+    post = "curl -fsS --unix-socket \"${DOCKER_HOST#unix://}\" -H 'Content-Type: application/json' -d '{}'"
+    return [
+        f"{command} >/dev/null 2>&1 ||",
+        f"    {post} {shlex.quote(f'http://localhost/commit?{query}')} >/dev/null || exit 1",
+    ]
 
 
 def _said(key: str, **facts: str) -> str:

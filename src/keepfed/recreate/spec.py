@@ -203,7 +203,15 @@ def _environment(config: Mapping[str, Any], brought: Mapping[str, Any], podman: 
     set_by_engine = set(brought.get("Env") or ())
     if podman:
         hostname = f"HOSTNAME={config.get('Hostname')}"
-        set_by_engine |= {"container=podman", "container=oci", "TERM=xterm", _DEFAULT_PATH, hostname}
+        set_by_engine |= {
+            "container=podman",
+            "container=oci",
+            "TERM=xterm",
+            "HOME=/root",
+            "HOME=/",
+            _DEFAULT_PATH,
+            hostname,
+        }
     found = dict.fromkeys(str(entry) for entry in config.get("Env") or ())
     return [entry for entry in found if entry not in set_by_engine]
 
