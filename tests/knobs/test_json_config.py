@@ -31,6 +31,12 @@ def test_leading_commas_and_comments_with_digits_hide_nothing(written: Encode) -
     assert (site.setting, site.owner) == ("datasets.train.dataloader_num_workers", "train")
 
 
+def test_memory_that_is_pinned_for_offloading_is_no_loaders() -> None:
+    zero = '{"zero_optimization": {"offload_optimizer": {"device": "cpu", "pin_memory": true}}, "data": {"pin_memory": true}}'
+    (site,) = sites("zero3.json", zero)
+    assert site.setting == "data.pin_memory"
+
+
 def test_a_number_in_quotes_stays_in_its_quotes() -> None:
     (site,) = sites("preset.json", '{"max_data_loader_n_workers": "0", "mem_eff_attn": false}')
     assert (site.value, site.quoted, site.target) == ("0", True, site.span)

@@ -352,6 +352,34 @@ def test_one_of_several_configurations_counts_only_where_it_is_named() -> None:
         assert [site.wins for site in judged(places)] == wins
 
 
+def test_a_configuration_is_named_by_its_path_where_several_have_its_name() -> None:
+    places = Places(
+        {
+            "train.py": "import sys\n",
+            "run.sh": "python train.py ./conf/small/train.yaml\n",
+            "conf/small/train.yaml": "num_workers: ⟨4⟩\n",
+            "conf/large/train.yaml": "num_workers: ⟨8⟩\n",
+        }
+    )
+    for name in ("small", "large"):
+        places.site(f"conf/{name}/train.yaml", Role.CONFIG, setting="num_workers")
+    assert [site.wins for site in judged(places)] == [True, None]
+
+
+def test_a_parameter_beside_a_dict_of_arguments_is_left_open() -> None:
+    places = Places(
+        {
+            "build.py": "def from_config(cfg):\n    return {'num_workers': ⟨cfg.NUM_WORKERS⟩}\n\n\n"
+            "@configurable(from_config=from_config)\ndef build(d, num_workers=⟨0⟩):\n"
+            "    return DataLoader(d, num_workers=⟨num_workers⟩)\n"
+        }
+    )
+    places.site("build.py", Role.CONFIG, setting="num_workers")
+    places.site("build.py", Role.DEFAULT, mark=1, setting="num_workers", owner="build")
+    places.site("build.py", Role.CALL, mark=2)
+    assert [site.wins for site in judged(places)] == [None, None, False]
+
+
 def test_a_configuration_beats_the_default_of_the_code_that_opens_it() -> None:
     for opened, wins in (("'config.yaml'", False), ("sys.argv[1]", None)):
         places = Places(

@@ -66,7 +66,8 @@ def is_the_loaders(document: Document, entry: Entry, meaning: Spelled, sections:
     above = [set(words_of(section)) for section in sections if not section.isdigit()]
     beside = document.keys_beside(entry)
     if meaning.knob != "num_workers":
-        return True
+        # DeepSpeed pins the memory of what it offloads: offload_optimizer.pin_memory is no loader's.
+        return not any("offload" in words for words in above)
     if any(words & _OTHERS for words in above) and not (above and above[-1] & _LOADER):
         return False
     company = _company(beside)

@@ -142,7 +142,7 @@ class _Decision:
         chosen = self._selection(site.file)
         if chosen.known:
             return replace(site, wins=True if chosen.selected or self._chosen_by_command(site.file, chosen) else None)
-        if self._is_named(site.file):
+        if self.projects.names(site.file):
             return replace(site, wins=True)
         return replace(site, wins=None if self._rivals(site) else True)
 
@@ -248,7 +248,8 @@ class _Decision:
         callers = {last_word(other.owner) for other in self._same(site) if other.role is Role.CALL}
         if callers & set(words(site.owner)):
             return True
-        return bool(self._configs_of(site)) or not self._is_used(site)
+        entries = [other for other in self._same(site) if other.role is Role.CONFIG and other.file == site.file]
+        return bool(entries or self._configs_of(site)) or not self._is_used(site)
 
     def _is_used(self, site: KnobSite) -> bool:
         """Whether a call is known to take this default, or no other place could be meant."""
@@ -285,10 +286,6 @@ class _Decision:
         """Whether a known command selects a file of a group: `experiment=small`."""
         said = re.compile(rf"(?<![\w.])\+?{re.escape(chosen.group)}={re.escape(chosen.name)}(?![\w/])")
         return any(said.search(launch.words) for launch in self._launches_of_project(name))
-
-    def _is_named(self, name: str) -> bool:
-        """Whether a program of the project, or a command that starts one, names this configuration file."""
-        return PurePosixPath(name).name in self.projects.named_files.get(self.projects.of(name), ())
 
     def _launches_of_project(self, name: str) -> list[Launch]:
         return [

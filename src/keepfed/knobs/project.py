@@ -23,8 +23,8 @@ _MARKERS = re.compile(
 _COMMANDS = re.compile(
     r"(?i).*\.(?:sh|bash|zsh|ksh|slurm|sbatch|slm|pbs|job|sub|bat|cmd|ps1|mk|dockerfile)|(?:gnu)?makefile|dockerfile.*|justfile"
 )
-_FILE_NAME = re.compile(r"([\w.-]+\.(?:ya?ml|jsonc?|jsonnet|toml|ini|cfg|conf|config))(?![\w.])")
-_FILE_IN_STRING = re.compile(rf"[\"'/]{_FILE_NAME.pattern}[\"']")
+_FILE_NAME = re.compile(r"([\w./-]*[\w-]\.(?:ya?ml|jsonc?|jsonnet|toml|ini|cfg|conf|config))(?![\w.])")
+_FILE_IN_STRING = re.compile(rf"[\"'}}/]{_FILE_NAME.pattern}[\"']")
 _IMPORT = re.compile(r"(?m)^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+import[ \t]+([^\n#]+)|import[ \t]+([^\n#]+))")
 
 
@@ -115,17 +115,36 @@ class Projects:
         script = script_path(launch, self.files, self._by_base)
         return script if script and self.together(launch.file, script) else ""
 
+    def names(self, other: str) -> bool:
+        """Whether a program of the project, or a command that starts one, speaks of a file by its name.
+
+        With a path, the path has to lead there; a bare name has to be the only one of the project.
+        """
+        said = self._said.get(self.of(other), frozenset())
+        parts = PurePosixPath(other).parts
+        if any("/".join(parts[-count:]) in said for count in range(2, min(len(parts), 8) + 1)):
+            return True
+        alike = [name for name in self._by_name.get(parts[-1], ()) if self.together(name, other)]
+        return parts[-1] in said and len(alike) == 1
+
     @cached_property
-    def named_files(self) -> dict[str, frozenset[str]]:
-        """By project: the names of configuration files that its programs and the commands that start them speak of."""
+    def _said(self) -> dict[str, frozenset[str]]:
+        """By project: the configuration files that its programs and the commands that start them speak of."""
         found: dict[str, set[str]] = defaultdict(set)
         for name in self.files:
             if name.endswith(".py"):
-                found[self.of(name)].update(_FILE_IN_STRING.findall(self.text(name)))
+                found[self.of(name)].update(map(_bare, _FILE_IN_STRING.findall(self.text(name))))
         for script, group in self.started.items():
             for launch in group:
-                found[self.of(script)].update(_FILE_NAME.findall(launch.words))
+                found[self.of(script)].update(map(_bare, _FILE_NAME.findall(launch.words)))
         return {project: frozenset(names) for project, names in found.items()}
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        for name in self.files:
+            found[name.rpartition("/")[2]].append(name)
+        return found
 
     def _source(self, name: str) -> Source | None:
         try:
@@ -179,6 +198,11 @@ def _common(one: str, other: str) -> list[str]:
             break
         shared.append(left)
     return shared
+
+
+def _bare(path: str) -> str:
+    """A path as far as it says where it leads: without `./` and `../`, and without a root."""
+    return re.sub(r"^(?:\.{0,2}/)+", "", path)
 
 
 def _imported(text: str) -> Iterable[str]:
