@@ -202,3 +202,20 @@ def test_a_quoted_size_of_a_windows_file_keeps_quotes_unit_and_line_ends(
     expected = text.replace(b"16gb", b"2gb").replace(b"THREADS=4", b"THREADS=1")
     assert (project / "compose.yaml").read_bytes() == expected
     assert "docker compose up -d" in err
+
+
+def test_a_missing_setting_is_added_and_taken_out_again(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    code, out, err = called(capfdbinary, "set", "persistent_workers=true", "--insert", "--write")
+    assert code == 0
+    assert b"persistent_workers=True, prefetch_factor=2" in out or b"persistent_workers=True, num_workers=4" in out
+    assert "started again" in err
+    assert called(capfdbinary, "undo")[0] == 0
+    assert (project / "train.py").read_bytes() == TRAIN
+
+
+def test_where_nothing_fits_nothing_is_added(project: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    code, _, err = called(capfdbinary, "set", "shm_size=2g", "--insert", "--write")
+    assert code == 3
+    assert "beside which" in err

@@ -26,6 +26,12 @@ def cautions(plan: Planned, sites: Sequence[KnobSite], sources: Mapping[str, Sou
         if site.role is Role.OPTION and site.file in sources:
             found += _stale_help(site, edit, sources[site.file])
     found += _without_workers(plan, sites)
+    found += [
+        say("edit.caution_insert", place=f"{edit.file}:{edit.line}", name=edit.spelling)
+        for edit in plan.inserted
+        if edit.knob in {"num_workers", "prefetch_factor", "pin_memory", "persistent_workers"}
+        and not edit.file.endswith(".py")
+    ]
     return list(dict.fromkeys(found))
 
 

@@ -32,6 +32,8 @@ class Planned:
     """Places that say it already."""
     inserted: list[Edit] = field(default_factory=list)
     """Edits that add what was missing; among `edits` as well."""
+    answered: list[Choice] = field(default_factory=list)
+    """The choices that those edits are for."""
 
     @property
     def kept(self) -> list[Kept]:
@@ -45,10 +47,21 @@ class Planned:
             files.setdefault(edit.file, []).append(edit)
         return {file: tuple(in_order(edits)) for file, edits in files.items()}
 
+    def insert(self, choice: Choice, edits: Iterable[Edit]) -> None:
+        """Add edits that make something new for a wish."""
+        for edit in edits:
+            self.inserted.append(edit)
+            self.edits.append(edit)
+            self.answered.append(choice)
+
     def missing(self) -> list[Choice]:
         """The wishes for which nothing was found that could be changed, or that says it already."""
         done = {id(site) for site, _ in self.changed} | {id(site) for site in self.already}
-        return [choice for choice in self.choices if not any(id(site) in done for site in choice.changing)]
+        return [
+            choice
+            for choice in self.choices
+            if choice not in self.answered and not any(id(site) in done for site in choice.changing)
+        ]
 
 
 def planned(

@@ -54,6 +54,16 @@ def unit_changes(old: str, new: str) -> bool:
     return one is not None and other is not None and _style(one[3]) != _style(other[3])
 
 
+def docker_size(asked: str) -> str:
+    """A size as Docker and compose take it, in whole gigabytes or the largest smaller unit: `2g`."""
+    return _in_units(size_bytes(asked), "t", "")
+
+
+def kubernetes_size(asked: str) -> str:
+    """A size as a quantity of Kubernetes: `2Gi`."""
+    return _in_units(size_bytes(asked), "Ti", "")
+
+
 def answer_in(form: Form, *, yes: bool) -> str:
     """True or false as a file of this form says it when nothing stands there that could be a pattern."""
     return str(yes) if form is Form.PYTHON else str(yes).lower()
@@ -75,7 +85,7 @@ def _size(old: str, asked: str, *, kubernetes: bool) -> str:
     suffix = match[3] if match else ""
     gap = match[2] if match else ""
     if kubernetes:
-        return _in_units(wanted, suffix if suffix.endswith("i") else "Gi", "")
+        return _in_units(wanted, suffix, "") if suffix.endswith("i") else kubernetes_size(asked)
     if match and not suffix:
         return str(wanted)
     return _in_units(wanted, suffix or "g", gap)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from keepfed.cli.set.telling import looked_at, tell, tell_already, tell_cautions
 from keepfed.cli.set.words import asked
 from keepfed.edit.choosing import Place
 from keepfed.edit.diff import unified
+from keepfed.edit.inserting.adding import added, sites_of
 from keepfed.edit.planning import Planned, planned
 from keepfed.edit.replacement import Edit, EditRefused, applied
 from keepfed.errors import KeepfedError, UnreachableError, UsageError
@@ -32,6 +33,7 @@ def set(  # noqa: A001  # the verb's name; the type is not needed here
     plan: Annotated[Path | None, typer.Option("--plan", metavar="FILE", help=say("edit.plan_option"))] = None,
     site: Annotated[str | None, typer.Option("--site", metavar="FILE:LINE", help=say("edit.site_option"))] = None,
     write: Annotated[bool, typer.Option("--write", help=say("edit.write_option"))] = False,
+    insert: Annotated[bool, typer.Option("--insert", help=say("edit.insert_option"))] = False,
     script: Annotated[Path | None, typer.Option("--script", metavar="FILE", help=say("edit.script_option"))] = None,
 ) -> int:
     """Change what was asked for: 0 changed or so already, 1 refused or answered no, 2 wrong usage, 3 nothing found."""
@@ -40,8 +42,11 @@ def set(  # noqa: A001  # the verb's name; the type is not needed here
         raise UsageError(say("edit.write_and_script"))
     place = Place.of(site) if site is not None else None
     scanned, paths = _scanned(request.paths, place)
-    made = planned(request.wishes, scanned.sites, scanned.files, place=place, named=_named(scanned, paths))
-    return _finish(made, scanned, paths, write=write, script=script)
+    named = _named(scanned, paths)
+    made = planned(request.wishes, scanned.sites, scanned.files, place=place, named=named)
+    if insert:
+        _insert(made, scanned, place, named)
+    return _finish(made, scanned, paths, insert=insert, write=write, script=script)
 
 
 def _scanned(paths: Sequence[str], place: Place | None) -> tuple[Scanned, list[str]]:
@@ -58,10 +63,19 @@ def _named(scanned: Scanned, paths: Sequence[str]) -> frozenset[str]:
     return frozenset(file for file in scanned.files if os.path.realpath(file) in given)
 
 
-def _finish(made: Planned, scanned: Scanned, paths: Sequence[str], *, write: bool, script: Path | None) -> int:
+def _insert(made: Planned, scanned: Scanned, place: Place | None, named: Collection[str]) -> None:
+    """Add what is set nowhere. Raises UnreachableError where there is nothing to add it to."""
+    for choice in made.missing():
+        if all(kept.reason == "edit.kept_not_meant" for kept in choice.kept):
+            made.insert(choice, added(choice.wish, scanned.sites, scanned.files, place=place, named=named))
+
+
+def _finish(
+    made: Planned, scanned: Scanned, paths: Sequence[str], *, insert: bool, write: bool, script: Path | None
+) -> int:
     tell_already(made.already)
     tell_ways(made.choices)
-    _refuse_missing(made, scanned, paths)
+    _refuse_missing(made, scanned, paths, insert=insert)
     edits = made.by_file()
     if not edits:
         tell_kept(made)
@@ -76,11 +90,11 @@ def _finish(made: Planned, scanned: Scanned, paths: Sequence[str], *, write: boo
     else:
         tell(say("edit.left"))
         return 1
-    tell_restarts([site for site, _ in made.changed])
+    tell_restarts([site for site, _ in made.changed] + sites_of(made.inserted, scanned.files))
     return 0
 
 
-def _refuse_missing(made: Planned, scanned: Scanned, paths: Sequence[str]) -> None:
+def _refuse_missing(made: Planned, scanned: Scanned, paths: Sequence[str], *, insert: bool) -> None:
     """Raise for the first wish that nothing can be done for, with what was found and why it stays."""
     for choice in made.missing():
         name = f"{choice.wish.spelling}={choice.wish.value}"
@@ -93,9 +107,12 @@ def _refuse_missing(made: Planned, scanned: Scanned, paths: Sequence[str]) -> No
         if choice.kept:
             tell_kept(made)
             raise EditRefused(say("edit.only_kept", name=name), next_step=say("edit.only_kept_next"))
-        raise UnreachableError(
-            say("edit.not_found", name=name, looked=looked_at(scanned, paths)), next_step=say("edit.not_found_next")
-        )
+        looked = looked_at(scanned, paths)
+        if insert:
+            raise UnreachableError(
+                say("edit.no_neighbour", name=name, looked=looked), next_step=say("edit.no_neighbour_next")
+            )
+        raise UnreachableError(say("edit.not_found", name=name, looked=looked), next_step=say("edit.not_found_next"))
 
 
 def _show(edits: Mapping[str, tuple[Edit, ...]], scanned: Scanned) -> None:
