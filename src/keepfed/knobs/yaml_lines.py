@@ -27,7 +27,7 @@ _KEY = re.compile(
          [ \t]*:(?=[ \t]|\r?\n?\Z)[ \t]*""",
     re.VERBOSE,
 )
-_MARKS = re.compile(rb"(?:(?:&(?P<anchor>[^\s]+)|(?P<tag>![^\s]*))[ \t]+)*")
+_MARKS = re.compile(rb"(?:(?:&(?P<anchor>[^\s]+)|(?P<tag>![^\s]*))(?:[ \t]+|(?=\r?\n?\Z)))*")
 _QUOTED = re.compile(rb"\"(?P<double>(?:[^\"\\\n]|\\.)*)\"|'(?P<single>(?:[^'\n]|'')*)'")
 _PLAIN = re.compile(rb"(?:(?![ \t]+\#)[^\r\n])*")
 _BLOCK = re.compile(rb"[|>][-+0-9]*[ \t]*(?:\#[^\n]*)?\r?\n?\Z")
