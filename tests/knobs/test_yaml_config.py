@@ -136,6 +136,14 @@ def test_workers_of_others_are_no_sites(text: str) -> None:
     assert sites("config.yaml", text) == []
 
 
+def test_a_setting_may_have_a_value_for_each_part_of_the_data() -> None:
+    found = sites("c.yaml", "num_workers:\n  training: 4\n  validation: 2\nbatch_size: {training: 8}\n")
+    assert [(site.spelling, site.value, site.setting) for site in found] == [
+        ("num_workers", "4", "num_workers.training"),
+        ("num_workers", "2", "num_workers.validation"),
+    ]
+
+
 def test_an_empty_value_is_shown_and_not_written_over() -> None:
     (site,) = sites("c.yaml", "data:\n  num_workers:\n  pin: 1\n")
     assert (site.value, site.target, site.refusal) == ("", None, "knobs.refuse_empty")

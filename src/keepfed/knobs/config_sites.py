@@ -22,6 +22,19 @@ from keepfed.knobs.written_value import Written, named, written
 _LIMITS = {"shm_size", "cpus_per_task"}
 _ENVIRONMENT = {"environment", "env", "envs", "env_vars", "environment_variables", "containerEnv", "remoteEnv"}
 _DESCRIBED = {"value", "default"}
+_PARTS = {
+    "train",
+    "training",
+    "val",
+    "valid",
+    "validation",
+    "eval",
+    "evaluation",
+    "test",
+    "testing",
+    "predict",
+    "inference",
+}
 _DESCRIPTION = {
     "value",
     "default",
@@ -75,8 +88,10 @@ def _sites(document: Document, entry: Entry) -> Iterator[KnobSite]:
 
 
 def _key(document: Document, entry: Entry) -> list[str]:
-    """The path that names it: `a.b` in one key counts as two, and the `value` of a described parameter is the parameter's."""
+    """The path that names it: `a.b` in one key counts as two, and `value` and `train` below a setting's name are that setting's."""
     path = list(entry.path)
+    if len(path) > 1 and path[-1].lower() in _PARTS and (above := spelled(path[-2])) and above.sure:
+        path.pop()
     if (
         len(path) > 1
         and path[-1] in _DESCRIBED

@@ -117,6 +117,9 @@ def _neighbour(found: set[str]) -> Spelled | None:
         return Spelled("persistent_workers", sure=True)
     if found in ({"shm", "size"}, {"shared", "memory", "size"}):
         return Spelled("shm_size", sure=found == {"shm", "size"})
+    if found == {"size", "limit"}:
+        # Kubernetes' name for the size of a volume, which is shared memory where it is mounted so.
+        return Spelled("shm_size", sure=False)
     if found == {"cpus", "per", "task"}:
         return Spelled("cpus_per_task", sure=True)
     if found == {"num", "cpu", "threads", "per", "process"}:
