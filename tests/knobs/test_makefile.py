@@ -28,6 +28,9 @@ from tests.knobs.marked import compare
         "train:\n\tOMP_NUM_THREADS=⟨1⟩ python train.py \\\n\t  --num_workers ⟨4⟩ \\\n\n.PHONY: train\n",
         "NUM_WORKERS = ⟨$(shell nproc)|expression⟩\ntrain:\n\tpython train.py --num_workers ⟨$(NUM_WORKERS)|reference⟩\n",
         "NUM_WORKERS = $(shell nproc)\n",
+        'RUN=X="$(HOME)/x" python3 -m tool -v run data.num_workers=⟨0⟩ optim.epochs=1 \\\n\tlogging.level=1\n',
+        "FLAGS := --num-workers ⟨4⟩ --lr 1  # as always\n",
+        "SOURCES = a.c b.c \\\n  c.c\nNUM_WORKERS = ⟨3⟩\n",
     ],
 )
 @pytest.mark.parametrize("end", ["\n", "\r\n"])

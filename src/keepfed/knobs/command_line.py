@@ -127,9 +127,8 @@ def _option(word: Word, option: re.Match[str], following: Word | None, layer: La
         for pair in _EXPORTED.finditer(value.text):
             yield from _known(pair[1], _part(value, pair, 2), layer, Role.VARIABLE, pair[1])
     else:
-        role = Role.LIMIT if layer.runs in {Runs.CONTAINER, Runs.JOB} else Role.FLAG
         setting = "cpus_per_task" if name == "-c" else name.strip("-").replace("-", "_")
-        yield from _known(name, value, layer, role, setting)
+        yield from _known(name, value, layer, Role.FLAG, setting)
 
 
 def _known(name: str, value: Word, layer: Layer, role: Role, setting: str) -> Iterator[tuple[Named, Word]]:
@@ -137,6 +136,8 @@ def _known(name: str, value: Word, layer: Layer, role: Role, setting: str) -> It
     found = meaning(name) if name not in {"-c", "-j"} else spelled(name)
     if found is None or not _meant(name, found, layer, value):
         return
+    if role is Role.FLAG and found.knob in {"shm_size", "cpus_per_task"}:
+        role = Role.LIMIT
     yield Named(found.knob, name, role, setting, layer.name), value
 
 
@@ -179,7 +180,7 @@ def _part(word: Word, found: re.Match[str], group: int) -> Word:
 
 def _pointless(made: KnobSite, layer: Layer) -> bool:
     """`--ipc=host` and a mount over /dev/shm leave `--shm-size` without effect (docker run, "IPC settings")."""
-    if made.knob != "shm_size" or layer.runs not in {Runs.CONTAINER, Runs.FRAGMENT}:
+    if made.knob != "shm_size":
         return False
     line = " ".join(unquoted(word).text for word in layer.words)
     return bool(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from keepfed.knobs.command_line import meaning
 from keepfed.knobs.shell import sites_of_script
 from keepfed.knobs.shell_variables import Assignment, Use, definitions
 from keepfed.knobs.site import Form, KnobSite
@@ -26,7 +27,7 @@ _RECIPE = re.compile(rb"\t[ \t]*[@+-]*[ \t]*")
 _AFTER_TARGET = re.compile(rb"[^\t#=\n][^#=\n;]*:[^=\n;]*;[ \t]*")
 _ASSIGNMENT = re.compile(
     rb"(?:[^\s#=:][^#=:\n]*:(?!:?=))?[ ]*((?:override|export|private)[ \t]+)*([A-Za-z_][\w.-]*)[ \t]*(?:\?|:{1,3}|\+)?=[ \t]*"
-    rb"([^#\r\n]*?)[ \t]*(?:#[^\n]*)?\r?\n?"
+    rb"((?:\\\r?\n|[^#\r\n])*?)[ \t]*(?:#[^\n]*)?\r?\n?"
 )
 _DEFINE, _ENDEF = re.compile(rb"[ ]*define\b"), re.compile(rb"[ ]*endef\b")
 _VARIABLE = re.compile(r"\$[({](\w+)[)}]")
@@ -43,7 +44,11 @@ def read(source: Source) -> list[KnobSite]:
         sites += sites_of_script(source, start, end, Form.MAKEFILE)
         uses += _uses(source.utf8, start, end)
     for start, end in _own_lines(source.utf8):
-        if assigned := _ASSIGNMENT.fullmatch(source.utf8, start, end):
+        assigned = _ASSIGNMENT.fullmatch(source.utf8, start, end)
+        if assigned and b" " in assigned[3] and meaning(assigned[2].decode()) is None:
+            # A command, or flags of one: RUN = python train.py --workers 8
+            sites += sites_of_script(source, assigned.start(3), assigned.end(3), Form.MAKEFILE)
+        elif assigned:
             assignments.append(_assignment(assigned))
     return [*sites, *definitions(source, assignments, uses, sites, Form.MAKEFILE)]
 
