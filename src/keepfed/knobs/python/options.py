@@ -95,11 +95,11 @@ def _strings(call: ast.Call) -> list[str]:
         if not (text := text_of(given)):
             break
         strings.append(text)
+    name = last_name(call.func)
+    if _ABSL.match(name):
+        return strings[:1] or [given for given in [text_of(keyword(call, "name"))] if given]
     if not strings:
         return []
-    name = last_name(call.func)
-    if name.startswith("DEFINE_"):
-        return strings[:1] if _ABSL.match(name) else []
     if name in {"add_argument", "add_option", "add_arg", "option", "argument", "Option", "Argument"}:
         return [text for text in strings if re.fullmatch(r"[-+]*[\w.-]+(?:/[-\w]+)?", text)]
     if strings[0].startswith("-") and name not in {"append", "extend", "index", "get"}:

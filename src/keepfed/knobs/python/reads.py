@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+from itertools import pairwise
 
 from keepfed.knobs.python.facts import ELSEWHERE, NEUTRAL, Key, Scope
 from keepfed.knobs.python.names import text_of
 from keepfed.knobs.python.walk import Walk, read_keys
+from keepfed.knobs.site import Role
+from keepfed.knobs.spelling import spelled
 
 
 def name(walk: Walk, node: ast.AST, scope: Scope, to: Key, _path: str) -> None:
@@ -80,9 +83,23 @@ def tested(walk: Walk, node: ast.AST, scope: Scope, _to: Key, _path: str) -> Non
 def sequence(walk: Walk, node: ast.AST, scope: Scope, to: Key, path: str) -> None:
     """A list or tuple: `min([cpus, 8])` passes its members on."""
     assert isinstance(node, (ast.List, ast.Tuple, ast.Set))
+    if isinstance(node, ast.List):
+        _pairs(walk, node, scope, path)
     for each in node.elts:
         if each.lineno == (each.end_lineno or each.lineno) or walk.interest.touches(each.lineno, each.end_lineno or 0):
             walk.push(each, scope, to if to != ELSEWHERE else ELSEWHERE, path)
+
+
+def _pairs(walk: Walk, node: ast.List, scope: Scope, path: str) -> None:
+    """`["train.py", "--num_workers", "4"]`, `["DATALOADER.NUM_WORKERS", 4]`: a name, and its value behind it."""
+    for named, value in pairwise(node.elts):
+        name = text_of(named)
+        known = spelled(name) if name and isinstance(value, ast.Constant) and value.value is not None else None
+        if known is not None and known.sure:
+            flag = name.startswith("-")
+            setting = name.lstrip("-").replace("-", "_") if flag else name
+            role = Role.FLAG if flag else Role.CONFIG
+            walk.place(name, value, role, ("option", setting), scope, owner=path, setting=setting)
 
 
 def nothing(_walk: Walk, _node: ast.AST, _scope: Scope, _to: Key, _path: str) -> None:
