@@ -8,18 +8,16 @@ mistakes, and its tree is regrown in ast's terms, so that everything behind know
 from __future__ import annotations
 
 import ast
-import re
 import warnings
+from itertools import accumulate
 
 from keepfed.knobs.python.regrow import regrown
 from keepfed.knobs.source import Source
 
-_LINE_END = re.compile(rb"\r\n|\r|\n")
-
 
 def line_starts(utf8: bytes) -> list[int]:
     """Offsets of the lines as Python's parser counts them: a lone carriage return ends one, too."""
-    return [0, *(match.end() for match in _LINE_END.finditer(utf8))]
+    return [0, *accumulate(map(len, utf8.splitlines(keepends=True)))]
 
 
 class Parsed:

@@ -10,13 +10,11 @@ from types import MappingProxyType
 
 from keepfed.knobs.python import assignments, calls, defaults, dicts, reads
 from keepfed.knobs.python.dead import unread
-from keepfed.knobs.python.facts import ASSUMED, ENVIRONMENT, FOREIGN, LOADER, LOADERS, Facts, Place, Scope
-from keepfed.knobs.python.flow import Flow
-from keepfed.knobs.python.foreign import is_foreign, pins_something_else
-from keepfed.knobs.python.interest import Interest, may_matter
+from keepfed.knobs.python.facts import Place
+from keepfed.knobs.python.interest import Interest
+from keepfed.knobs.python.ownership import Ownership
 from keepfed.knobs.python.parsing import Parsed, line_starts
-from keepfed.knobs.python.reasons import among_loading, among_training
-from keepfed.knobs.python.value import found, is_literal
+from keepfed.knobs.python.value import found
 from keepfed.knobs.python.walk import Handler, Walk
 from keepfed.knobs.site import Form, Kind, KnobSite, Role
 from keepfed.knobs.source import Source
@@ -54,18 +52,6 @@ _HANDLERS: Mapping[type[ast.AST], Handler] = MappingProxyType(
     }
 )
 _SERVERS = re.compile(r"(?:^|/)(?:gunicorn|uvicorn|hypercorn)[^/]*\.py$")
-_CLUSTERS = re.compile(rb"(?m)^[ \t]*(?:import|from)[ \t]+(?:ray|dask|distributed|pyspark|horovod\.ray)\b")
-_SERVICES = re.compile(
-    rb"(?m)^[ \t]*(?:import|from)[ \t]+(?:asyncio|aiohttp|fastapi|flask|celery|uvicorn|concurrent|grpc|playwright|selenium)\b"
-)
-_LEARNS = re.compile(
-    rb"(?i)torch|lightning|litdata|keras|tensorflow|paddle|mindspore|jax|data_?loader|batch_?size|dataset|epoch"
-)
-_LOADERS = re.compile(rb"(?i)data_?loader|torch\.utils\.data|litdata|torchdata")
-_COUNTS_RANKS = re.compile(
-    rb"(?i)world_size|num_ranks|ranks_per_node|num_nodes|hvd\.size|comm\.(?:size|get_size)|num_replicas|^len\(|\bkv\.|kvstore"
-)
-_OF_A_WORKER = re.compile(rb"worker_info|^info\.|\b_?info\.num_workers")
 _PARSED_BY_ARGPARSE = {"add_argument", "add_option", "add_arg", "add"}
 _QUOTED = re.compile(r"[rRbBuU]{0,2}(\"\"\"|'''|\"|')(.*)\1", re.DOTALL)
 
@@ -77,98 +63,15 @@ def read(source: Source) -> list[KnobSite]:
 
 def read_code(source: Source) -> list[KnobSite]:
     """Every site of Python code, wherever it comes from."""
-    if not may_matter(source.utf8):
-        return []
     starts = line_starts(source.utf8)
+    interest = Interest(source.utf8, starts)
+    if interest.nothing:
+        return []
     parsed = Parsed(source, starts)
-    facts = Walk(parsed.tree, Interest(source.utf8, starts), _HANDLERS).run()
-    places = _of_loaders(facts, parsed)
+    facts = Walk(parsed.tree, interest, _HANDLERS).run()
+    places = Ownership(facts, parsed).of_loaders()
     sites = [site for place in places if (site := _site(parsed, place)) is not None]
     return _with_dead(_each_once(sites), parsed.tree, source.utf8)
-
-
-def _of_loaders(facts: Facts, parsed: Parsed) -> list[Place]:
-    """The places that are a loader's settings, or variables."""
-    if not facts.places:
-        return []
-    flow, utf8 = Flow(facts), parsed.source.utf8
-    others_file = bool(_CLUSTERS.search(utf8)) and not _LOADERS.search(utf8)
-    others_file = others_file or (bool(_SERVICES.search(utf8)) and not _LEARNS.search(utf8))
-    return [place for place in facts.places if _is_a_loaders(place, flow, parsed, others_file=others_file)]
-
-
-def _is_a_loaders(place: Place, flow: Flow, parsed: Parsed, *, others_file: bool) -> bool:
-    if place.role is Role.VARIABLE:
-        return place.sure
-    if place.knob in {"shm_size", "cpus_per_task", "threads_env"}:
-        if not place.sure:
-            return place.knob == "threads_env" and ENVIRONMENT in flow.ends(place.key)
-        return place.knob != "shm_size" or is_literal(place.knob, place.value)
-    if is_foreign(place.owner.rpartition(".")[2]) or _is_torchs_own(place, parsed):
-        return False
-    ends = flow.ends(place.key)
-    if place.hop:
-        return bool({LOADER, ASSUMED} & ends) and flow.only_for_loaders(place.key)
-    if LOADER in ends or (LOADERS in ends and place.knob != "num_workers"):
-        return True
-    if (
-        FOREIGN in ends
-        or others_file
-        or place.denied
-        or _inside_foreign(place.scope)
-        or _shards(place)
-        or _pins_tensors(place)
-    ):
-        return False
-    if place.knob == "pin_memory" and place.spelling == "pin_memory" and place.role in {Role.CALL, Role.DEFAULT}:
-        return place.reasoned or (place.key[0] == "field" and among_loading(parsed.source.utf8))
-    if ASSUMED in ends and place.role is not Role.CALL:
-        return True
-    if place.sure:
-        return not _COUNTS_RANKS.search(parsed.text(place.value))
-    return place.reasoned or _stands_among_settings(place, parsed)
-
-
-def _inside_foreign(scope: Scope | None) -> bool:
-    """Whether a class round it is Ray's, Dask's or a pool."""
-    while scope is not None:
-        if scope.kind == "class" and is_foreign(scope.name):
-            return True
-        scope = scope.parent
-    return False
-
-
-def _is_torchs_own(place: Place, parsed: Parsed) -> bool:
-    """Whether it takes up what torch says about the worker that it runs in: `worker_info.num_workers` is read, not set."""
-    if place.knob != "num_workers":
-        return False
-    sharding = place.scope is not None and place.scope.sharding and place.key[0] == "name"
-    return sharding or _OF_A_WORKER.search(parsed.text(place.value)) is not None
-
-
-def _shards(place: Place) -> bool:
-    """Whether it is kept by an object that cuts its data into shares for the workers: a dataset's, not a loader's."""
-    holder = place.scope.parent if place.scope is not None else None
-    return place.key[:2] == ("attr", "self") and holder is not None and holder.kind == "class" and holder.sharding
-
-
-def _pins_tensors(place: Place) -> bool:
-    """Whether `pin_memory` belongs to a tensor or to an optimizer that lives in host memory."""
-    if place.knob != "pin_memory" or place.role is Role.OPTION:
-        return False
-    names = [*place.owner.split("."), place.scope.name if place.scope is not None else ""]
-    return any(pins_something_else(name) for name in names if name)
-
-
-def _stands_among_settings(place: Place, parsed: Parsed) -> bool:
-    """Whether a name that is not sure is set where a training program has its settings."""
-    if place.role is Role.NAME and not place.spelling.isupper():
-        return False
-    if place.role is Role.DEFAULT and place.key[0] == "name":
-        return False  # the parameter of some function
-    if place.role in {Role.NAME, Role.CONFIG, Role.DEFAULT} and not is_literal(place.knob, place.value):
-        return False
-    return place.role is not Role.CALL and among_training(parsed.source.utf8, place.spelling)
 
 
 def _site(parsed: Parsed, place: Place) -> KnobSite | None:
