@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,19 @@ def site(value: str, kind: Kind = Kind.LITERAL, *, wins: bool | None = None, liv
     ],
 )
 def test_what_counts_is_what_wins_and_what_is_in_effect(sites: list[KnobSite], met: bool) -> None:
-    assert verdict_of(wish("num_workers", "0"), sites).met is met
+    assert verdict_of(wish("num_workers", "0"), sites, lambda file: "").met is met
+
+
+def test_a_winner_in_one_project_says_nothing_about_another() -> None:
+    other = replace(site("4"), file="b/a.py")
+    verdict = verdict_of(wish("num_workers", "0"), [site("0", wins=True), other], lambda file: file.rpartition("/")[0])
+    assert verdict.differing == (other,)
+
+
+def test_what_may_count_beside_a_winner_is_told_and_not_judged() -> None:
+    verdict = verdict_of(wish("num_workers", "0"), [site("0", wins=True), site("4")], lambda file: "")
+    assert verdict.met
+    assert verdict.lines()[1:] == ["1 place(s) more may count and say otherwise:", "a.py:1:1: num_workers = 4"]
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,9 @@ _TESTS = frozenset({"tests", "unittests", "unit_tests", "unit_test", "test_data"
 _BUILT = frozenset({"build", "dist"})
 
 _DOCUMENTS = (".md", ".mdx", ".markdown", ".rst", ".adoc", ".tex", ".html", ".htm", ".org", ".rmd")
+_DOCUMENT_NAMES = re.compile(
+    r"(?:readme|licen[cs]e|copying|notice|changelog|changes|history|news|authors|contributing|pkg-info)(?:\.txt)?"
+)
 _LOGS = (".log", ".out", ".err", ".stdout", ".stderr")
 
 _TEST_NAME = re.compile(
@@ -101,7 +104,7 @@ def folder_reason(name: str, entries: frozenset[str], beside: frozenset[str]) ->
 def document_or_log(base: str) -> str:
     """Why a file only speaks about settings, by the end of its name, or ""."""
     low = base.lower()
-    if low.endswith(_DOCUMENTS):
+    if low.endswith(_DOCUMENTS) or _DOCUMENT_NAMES.fullmatch(low.rpartition("/")[2]):
         return "knobs.skipped_document"
     return "knobs.skipped_log" if low.endswith(_LOGS) else ""
 

@@ -22,6 +22,7 @@ from keepfed.host.running import read_running
 from keepfed.knobs.changes import changes_of
 from keepfed.knobs.knob import Wish, wish
 from keepfed.knobs.original import with_originals
+from keepfed.knobs.project import Projects
 from keepfed.knobs.scan import Scanned, scan_paths
 from keepfed.text import say
 
@@ -47,7 +48,8 @@ def scan(
     if family:
         scanned = with_processes(scanned, family)
     rows = changes_of(scanned.sites, scanned.files) if changes else None
-    verdicts = [verdict_of(wished, scanned.sites) for wished in wishes]
+    projects = Projects(scanned.files)
+    verdicts = [verdict_of(wished, scanned.sites, projects.of) for wished in wishes]
     if as_json:
         sys.stdout.write(as_text(report(scanned, verdicts, rows)))
     elif verdicts:
