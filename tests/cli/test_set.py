@@ -219,3 +219,26 @@ def test_where_nothing_fits_nothing_is_added(project: Path, capfdbinary: pytest.
     code, _, err = called(capfdbinary, "set", "shm_size=2g", "--insert", "--write")
     assert code == 3
     assert "beside which" in err
+
+
+PRINTED = (
+    "----------------- Options ---------------\n"
+    "               batch_size: 4                             \t[default: 1]\n"
+    "           cv_num_threads: 4                             \n"
+    "              num_threads: 4                             \n"
+    "----------------- End -------------------\n"
+)
+
+
+def test_a_printout_is_changed_when_it_is_named_and_taken_back(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (project / "opt.txt").write_text(PRINTED * 2)
+    code, _, err = called(capfdbinary, "set", "num_workers=0", "opt.txt", "--write")
+    assert code == 0
+    assert "opt.txt:9" in err
+    first, second = (project / "opt.txt").read_text().split("End -------------------\n")[:2]
+    assert f"{first}End -------------------\n" == PRINTED
+    assert f"{second}End -------------------\n" == PRINTED.replace("  num_threads: 4", "  num_threads: 0")
+    assert called(capfdbinary, "undo", "opt.txt")[0] == 0
+    assert (project / "opt.txt").read_text() == PRINTED * 2

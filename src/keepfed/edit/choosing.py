@@ -154,8 +154,12 @@ def _choose_at(choice: Choice, found: Sequence[KnobSite], sites: Sequence[KnobSi
 
 def _choose_among(choice: Choice, candidates: Sequence[KnobSite], sites: Sequence[KnobSite], named: set[str]) -> None:
     open_ones = []
+    # A printout is appended to by each run: of those blocks the last one is meant.
+    last_printed = {(site.file, site.spelling): site.line for site in candidates if _is_printed(site)}
     for site in candidates:
         reason = _why_not(site, named)
+        if _is_printed(site) and site.line != last_printed[site.file, site.spelling]:
+            reason = "edit.kept_printout"
         if reason:
             choice.kept.append(Kept(site, reason))
         else:
@@ -199,8 +203,8 @@ def _last(name: str) -> str:
 
 def _why_not(site: KnobSite, named: set[str]) -> str:
     """The reason to leave a site alone that nobody has pointed at; empty where it may be changed."""
-    if site.kind is Kind.RECORD or site.role is Role.PRINTED:
-        return "" if site.file in named and site.target and site.wins is not False else "edit.kept_printout"
+    if _is_printed(site):
+        return "" if site.file in named and site.target else "edit.kept_printout"
     if site.kind is Kind.DEAD:
         return "edit.kept_dead"
     if site.kind is Kind.OVERRIDDEN or site.wins is False:
@@ -210,6 +214,10 @@ def _why_not(site: KnobSite, named: set[str]) -> str:
     if site.target is None:
         return site.refusal or "edit.kept_untouchable"
     return ""
+
+
+def _is_printed(site: KnobSite) -> bool:
+    return site.kind is Kind.RECORD or site.role is Role.PRINTED
 
 
 def _identity(site: KnobSite) -> tuple[str, Span]:
