@@ -104,7 +104,7 @@ class _Decision:
         if site.kind is Kind.RECORD or site.role is Role.PRINTED:
             return _beaten(site, self.ties.printed_from(site), kind=Kind.RECORD)
         if site.kind in (Kind.DEAD, Kind.OVERRIDDEN):
-            return _beaten(site, None, kind=site.kind)
+            return _beaten(site, self.later.get(id(site)), kind=site.kind)
         later = self.later.get(id(site)) or overriding(site, self.in_overrides)
         if later is not None:
             return _beaten(site, later, kind=Kind.OVERRIDDEN)

@@ -20,6 +20,10 @@ _MARKERS = re.compile(
     r"(?i)setup\.(?:py|cfg)|pyproject\.toml|requirements\S*\.txt|readme(?:\.\w+)?|licen[cs]e(?:\.\w+)?|environment\.ya?ml"
     r"|pipfile|\.gitignore|docker-compose\.ya?ml|compose\.ya?ml"
 )
+_PARTS = re.compile(
+    r"(?i)src|lib|conf|configs?|scripts?|options?|experiments?|examples?|tools?|bin|docker|deploy|data|datasets?|models?|utils?"
+    r"|checkpoints?|jobs?|slurm|train(?:ing)?|notebooks?|core"
+)
 _COMMANDS = re.compile(
     r"(?i).*\.(?:sh|bash|zsh|ksh|slurm|sbatch|slm|pbs|job|sub|bat|cmd|ps1|mk|dockerfile)|(?:gnu)?makefile|dockerfile.*|justfile"
 )
@@ -53,14 +57,13 @@ class Projects:
         return self._folders[folder]
 
     def _project(self, name: str) -> str:
-        folders = [str(folder) for folder in (PurePosixPath(name).parent, *PurePosixPath(name).parent.parents)]
-        inside = [folder for folder in folders if folder == self._root or _within(folder, self._root)]
-        for folder in reversed(inside):
-            if folder in self._marked:
-                return folder
-        if self._root in self._with_programs or len(inside) < 2:
+        if self._root in self._marked or self._root in self._with_programs or self._root_has_parts:
             return self._root
-        return inside[-2]
+        folders = [str(folder) for folder in PurePosixPath(name).parents]
+        inside = [folder for folder in folders if folder != self._root and _within(folder, self._root)]
+        return next(
+            (folder for folder in reversed(inside) if folder in self._marked), inside[-1] if inside else self._root
+        )
 
     def together(self, one: str, other: str) -> bool:
         """Whether two files belong to the same project."""
@@ -176,6 +179,16 @@ class Projects:
             folder
             for folder, names in self._by_folder.items()
             if any(_MARKERS.fullmatch(name.rpartition("/")[2]) for name in names)
+        )
+
+    @cached_property
+    def _root_has_parts(self) -> bool:
+        """Whether the folders of the root are parts of one project: `src` beside `configs`, and not one repository each."""
+        depth = len(PurePosixPath(self._root).parts)
+        return any(
+            _PARTS.fullmatch(parts[depth])
+            for folder in self._by_folder
+            if len(parts := PurePosixPath(folder).parts) > depth
         )
 
     @cached_property
