@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from keepfed.inside.writing import Reaching
 from keepfed.knobs.journal import Change, journals_about, read_changes
 from keepfed.text import say
 from keepfed.write.carrying_out import carry_out
@@ -16,18 +17,20 @@ from keepfed.write.taking_back import ChangedSince, TakenBack, select, take_back
 
 def undo(
     what: Annotated[str | None, typer.Argument(metavar="[ID | FILE]", help=say("edit.undo_what"))] = None,
+    container: Annotated[str | None, typer.Option("--container", metavar="NAME", help=say("inside.undo"))] = None,
 ) -> int:
     """Take back the last set, the one of that ID, or the last one of that file."""
     here = Path.cwd()
     journals = journals_about([here] if what is None else [here, here / what])
     changes = read_changes(journals)
-    chosen = select(changes, what, here)
-    try:
-        plan = take_back(chosen, changes, journals)
-    except ChangedSince as error:
-        _show(error.diff)
-        raise
-    _carry_out(plan, here)
+    with Reaching() as reach:
+        chosen = select(changes, what, here, reach.identity(container))
+        try:
+            plan = take_back(chosen, changes, journals, reach)
+        except ChangedSince as error:
+            _show(error.diff)
+            raise
+        _carry_out(plan, here)
     return 0
 
 
@@ -39,7 +42,7 @@ def _carry_out(plan: TakenBack, here: Path) -> None:
     for file in plan.files:
         for edit in file.edits:
             key = "edit.undo_removed" if not edit.new else "edit.undo_line"
-            place = f"{_near(str(file.path), here)}:{edit.line}"
+            place = f"{file.path if file.remote else _near(str(file.path), here)}:{edit.line}"
             _tell(say(key, place=place, name=edit.spelling, old=edit.was.strip(), new=edit.becomes))
     for note in done.notes:
         _tell(note)

@@ -235,14 +235,10 @@ class Container:
         Reads it again first and afterwards. `before` comes from `read`. Raises UnreachableError when it has changed meanwhile (nothing is written), when the
         engine refuses, or when what stands there afterwards is something else.
         """
-        if before.owner is None:
-            raise UnreachableError(
-                say("engine.whose_file", path=before.path, name=self.name),
-                next_step=say("engine.stopped_next", name=self.name, engine=self.engine.kind),
-            )
+        owner = self.require_writable(before)
         self.require_unchanged(before)
         folder, name = posixpath.split(before.path)
-        packed = pack(name, data, before.mode, before.owner, float(int(time.time())))
+        packed = pack(name, data, before.mode, owner, float(int(time.time())))
         with self.engine.asking(say("engine.doing_write", path=before.path, name=self.name)):
             if not self.engine.api.put_archive(self.id, folder, packed):
                 raise UnreachableError(say("engine.not_written", path=before.path, name=self.name))
@@ -250,6 +246,15 @@ class Container:
         if (after.data, after.mode, after.owner) != (data, before.mode, before.owner):
             raise UnreachableError(say("engine.not_written", path=before.path, name=self.name))
         return after
+
+    def require_writable(self, file: Inside) -> tuple[int, int]:
+        """Whose file it is. Raises UnreachableError where that is not known: it could not be given back to its owner."""
+        if file.owner is None:
+            raise UnreachableError(
+                say("engine.whose_file", path=file.path, name=self.name),
+                next_step=say("engine.whose_file_next", name=self.name, engine=self.engine.kind),
+            )
+        return file.owner
 
     def require_unchanged(self, before: Inside) -> None:
         """Raise UnreachableError when a file is not what was read."""

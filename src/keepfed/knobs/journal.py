@@ -75,7 +75,11 @@ class Change:
     undoes: str = ""
     """For "undo" and "void", the id of the change that it takes back."""
     container: str = ""
-    """The container that the file lies in; empty for this machine's own files."""
+    """The ID of the container that the file lies in; empty for this machine's own files."""
+    container_name: str = ""
+    """What it was called."""
+    image: str = ""
+    """The image that it was made of."""
 
     def to_json(self, base: Path | None) -> dict[str, Any]:
         """The line as plain JSON types; the file relative to `base` where it lies in it."""
@@ -101,6 +105,8 @@ class Change:
             "user": self.user,
             "undoes": self.undoes,
             "container": self.container,
+            "container_name": self.container_name,
+            "image": self.image,
         }
 
 
@@ -212,4 +218,6 @@ def _from_json(found: Mapping[str, Any], base: Path) -> Change:
         user=str(found.get("user", "")),
         undoes=str(found.get("undoes", "")),
         container=container,
+        container_name=str(found.get("container_name", "")),
+        image=str(found.get("image", "")),
     )

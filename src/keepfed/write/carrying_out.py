@@ -1,18 +1,47 @@
-"""Edits → files and journal: what `keepfed set` does once somebody has said yes."""
+"""Edits → files and journal: what `keepfed set` does once somebody has said yes.
+
+A file that cannot be renamed into place from here (one inside a container) is a `Remote`: it is checked with the others, and put
+between the journal's line and the renames, so that whatever fails, the rest is left or led back.
+"""
 
 from __future__ import annotations
 
 import getpass
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from keepfed.edit.replacement import Edit, applied, in_order, sha256
+from keepfed.errors import KeepfedError
 from keepfed.knobs.journal import Change
 from keepfed.write.noting import Journal, open_journals
 from keepfed.write.replacing import Content, replace_all
+
+
+class Remote(Protocol):
+    """A file that somebody else has to write."""
+
+    @property
+    def container(self) -> str:
+        """The ID of the container that it lies in."""
+
+    @property
+    def container_name(self) -> str:
+        """What that is called."""
+
+    @property
+    def image(self) -> str:
+        """What it was made of."""
+
+    def check(self, before: bytes) -> None:
+        """Raise WriteError where it holds something else, or cannot be written."""
+
+    def put(self, data: bytes) -> None:
+        """Give it this content, and see that it has it. Raises KeepfedError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +49,15 @@ class FileEdits:
     """All edits of one file."""
 
     path: Path
-    """The file as it can be opened."""
+    """The file as it can be opened; its absolute path there, where it is a remote one."""
     before: bytes
     """What it has to hold."""
     edits: tuple[Edit, ...]
     """What is changed in it."""
     undoes: Mapping[Edit, str]
     """For an undo, the id of the change that each edit takes back."""
+    remote: Remote | None = None
+    """Who writes it, if not we."""
 
     @property
     def after(self) -> bytes:
@@ -59,24 +90,61 @@ def carry_out(
     Raises WriteError, JournalError or EditRefused: nothing is changed then, or the message says what is.
     """
     group = secrets.token_hex(3)
-    contents = [Content(file.path, file.before, file.after) for file in files]
-    changes = _changes(files, contents, group, verb, tuple(command))
+    own = [file for file in files if file.remote is None]
+    contents = [Content(file.path, file.before, file.after) for file in own]
+    changes = _changes(files, group, verb, tuple(command))
     changes += [
         replace(change, id=f"{group}.{change.id}v", verb="void", time=_now(), undoes=change.id) for change in settled
     ]
-    touched = [content.target for content in contents] + [Path(change.file) for change in settled]
+    touched = [content.target for content in contents]
+    touched += [Path(change.file) for change in settled if not change.container]
+    put = _Put([file for file in files if file.remote is not None])
     with open_journals(where, touched) as journals:
-        for content in contents:
-            journals[0].keep(sha256(content.before), content.before)
+        for file in files:
+            journals[0].keep(sha256(file.before), file.before)
+        put.check()
 
         def note() -> None:
             _append(journals, changes)
+            try:
+                put.all()
+            except BaseException:
+                void()
+                raise
 
         def void() -> None:
+            put.back()
             _append(journals, [_voided(change) for change in changes if change.verb == verb])
 
         notes = replace_all(contents, note, void)
         return Done(group, journals[0].path, tuple(notes))
+
+
+@dataclass(slots=True)
+class _Put:
+    """The files that others write, and which of them have been."""
+
+    files: list[FileEdits]
+    done: list[FileEdits] = field(default_factory=list)
+
+    def check(self) -> None:
+        for file in self.files:
+            if file.remote is not None:
+                file.remote.check(file.before)
+
+    def all(self) -> None:
+        for file in self.files:
+            if file.remote is not None:
+                file.remote.put(file.after)
+                self.done.append(file)
+
+    def back(self) -> None:
+        """Lead back those that were written; what fails here has been noted before and stays so."""
+        while self.done:
+            file = self.done.pop()
+            with suppress(KeepfedError):
+                if file.remote is not None:
+                    file.remote.put(file.before)
 
 
 def _append(journals: Sequence[Journal], changes: Sequence[Change]) -> None:
@@ -84,11 +152,12 @@ def _append(journals: Sequence[Journal], changes: Sequence[Change]) -> None:
         journal.append(changes)
 
 
-def _changes(
-    files: Sequence[FileEdits], contents: Sequence[Content], group: str, verb: str, command: tuple[str, ...]
-) -> list[Change]:
+def _changes(files: Sequence[FileEdits], group: str, verb: str, command: tuple[str, ...]) -> list[Change]:
     changes: list[Change] = []
-    for file, content in zip(files, contents, strict=True):
+    for file in files:
+        remote = file.remote
+        target = str(file.path) if remote else str(Content(file.path, file.before, file.before).target)
+        before, after = sha256(file.before), sha256(file.after)
         for edit in in_order(file.edits):
             changes.append(
                 Change(
@@ -96,7 +165,7 @@ def _changes(
                     group=group,
                     verb=verb,
                     time=_now(),
-                    file=str(content.target),
+                    file=target,
                     line=edit.line,
                     knob=edit.knob,
                     spelling=edit.spelling,
@@ -106,11 +175,14 @@ def _changes(
                     end=edit.span.end,
                     old_bytes=edit.old,
                     new_bytes=edit.new,
-                    sha256_before=sha256(content.before),
-                    sha256_after=sha256(content.after),
+                    sha256_before=before,
+                    sha256_after=after,
                     command=command,
                     user=_user(),
                     undoes=file.undoes.get(edit, ""),
+                    container=remote.container if remote else "",
+                    container_name=remote.container_name if remote else "",
+                    image=remote.image if remote else "",
                 )
             )
     return changes

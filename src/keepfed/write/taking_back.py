@@ -10,7 +10,7 @@ be what the change left behind; where it is not, the difference is shown and not
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +21,7 @@ from keepfed.errors import UnreachableError
 from keepfed.knobs.journal import Change, standing
 from keepfed.knobs.site import Span
 from keepfed.text import say
-from keepfed.write.carrying_out import FileEdits
+from keepfed.write.carrying_out import FileEdits, Remote
 from keepfed.write.noting import kept_copy
 from keepfed.write.replacing import WriteError, read_file
 
@@ -32,6 +32,16 @@ class ChangedSince(WriteError):
     def __init__(self, message: str, *, next_step: str = "", diff: bytes = b"") -> None:
         super().__init__(message, next_step=next_step)
         self.diff = diff
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A file as it is now."""
+
+    data: bytes
+    """What it holds."""
+    remote: Remote | None = None
+    """Who writes it, if not we."""
 
 
 @dataclass(slots=True)
@@ -48,16 +58,18 @@ class TakenBack:
     """Changes whose file is already as it was before."""
 
 
-def select(changes: Sequence[Change], asked: str | None, cwd: Path) -> list[Change]:
-    """The changes that `keepfed undo [ID | FILE]` means.
+def select(changes: Sequence[Change], asked: str | None, cwd: Path, container: str = "") -> list[Change]:
+    """The changes that `keepfed undo [ID | FILE]` means; with a container's ID or name, only those in there.
 
     Raises UnreachableError where nothing is left to take back, or nothing is known of that ID or file.
     """
-    left = [change for change in standing(changes) if not change.container]
+    left = [change for change in standing(changes) if container in ("", change.container, change.container_name)]
     if asked is None:
         found = left
-    elif os.path.lexists(cwd / asked) or any(change.file == _real(cwd, asked) for change in left):
-        found = [change for change in left if change.file == _real(cwd, asked)]
+    elif any(change.container and change.file == asked for change in left):
+        found = [change for change in left if change.container and change.file == asked]
+    elif os.path.lexists(cwd / asked) or any(_is_own(change, _real(cwd, asked)) for change in left):
+        found = [change for change in left if _is_own(change, _real(cwd, asked))]
     else:
         found = [change for change in left if asked in {change.group, change.id}]
     if not found:
@@ -66,15 +78,28 @@ def select(changes: Sequence[Change], asked: str | None, cwd: Path) -> list[Chan
     return [change for change in found if change.group == last]
 
 
-def take_back(chosen: Sequence[Change], changes: Sequence[Change], journals: Sequence[Path]) -> TakenBack:
-    """The edits that lead back. Raises ChangedSince where a file is not as the changes left it, WriteError where it is gone."""
+def _own(change: Change) -> Reached:
+    return Reached(read_file(Path(change.file)))
+
+
+def take_back(
+    chosen: Sequence[Change],
+    changes: Sequence[Change],
+    journals: Sequence[Path],
+    reach: Callable[[Change], Reached] = _own,
+) -> TakenBack:
+    """The edits that lead back; `reach` opens a file that lies in a container.
+
+    Raises ChangedSince where a file is not as the changes left it, WriteError where it is gone.
+    """
     plan = TakenBack(chosen[0].group, list(chosen))
     whole = [change for change in changes if change.group == plan.group and change.verb == "set"]
-    for file, group in groupby(sorted(chosen, key=lambda change: change.file), key=lambda change: change.file):
+    for place, group in groupby(sorted(chosen, key=_place), key=_place):
         part = list(group)
-        data = read_file(Path(file))
+        reached = (reach if part[0].container else _own)(part[0])
+        data = reached.data
         if sha256(data) == part[0].sha256_after:
-            plan.files.append(_back(file, data, [change for change in whole if change.file == file]))
+            plan.files.append(_back(part[0].file, reached, [change for change in whole if _place(change) == place]))
         elif sha256(data) == part[0].sha256_before:
             plan.already += part
         else:
@@ -82,12 +107,19 @@ def take_back(chosen: Sequence[Change], changes: Sequence[Change], journals: Seq
     return plan
 
 
-def _back(file: str, data: bytes, part: Sequence[Change]) -> FileEdits:
+def _place(change: Change) -> tuple[str, str]:
+    return change.container, change.file
+
+
+def _is_own(change: Change, path: str) -> bool:
+    return not change.container and change.file == path
+
+
+def _back(file: str, reached: Reached, part: Sequence[Change]) -> FileEdits:
     ordered = sorted(part, key=lambda change: (change.start, change.end))
     edits = reversed_edits([_edit(change) for change in ordered])
-    back = FileEdits(
-        Path(file), data, tuple(edits), {edit: change.id for edit, change in zip(edits, ordered, strict=True)}
-    )
+    undoes = {edit: change.id for edit, change in zip(edits, ordered, strict=True)}
+    back = FileEdits(Path(file), reached.data, tuple(edits), undoes, reached.remote)
     if sha256(back.after) != part[0].sha256_before:
         raise WriteError(say("edit.journal_wrong", file=file, group=part[0].group))
     return back
@@ -115,7 +147,7 @@ def _changed_since(
     later = [
         change.group
         for change in standing(changes)
-        if change.file == first.file and change.time > first.time and change.group != first.group
+        if _place(change) == _place(first) and change.time > first.time and change.group != first.group
     ]
     before = kept_copy(journals, first.sha256_before)
     left = applied(before, [_edit(change) for change in part]) if before is not None else None

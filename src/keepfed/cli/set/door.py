@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from keepfed.cli.set.inside import edits_inside, opened, scanned_inside, tell_inside
 from keepfed.cli.set.telling import looked_at, tell, tell_already, tell_cautions, tell_kept, tell_restarts, tell_ways
 from keepfed.cli.set.words import asked
 from keepfed.edit.choosing import Place
@@ -21,6 +22,7 @@ from keepfed.edit.diff import unified
 from keepfed.edit.inserting.adding import added, sites_of
 from keepfed.edit.planning import Planned, planned
 from keepfed.edit.replacement import Edit, EditRefused, applied
+from keepfed.engine.container import Container
 from keepfed.errors import KeepfedError, UnreachableError, UsageError
 from keepfed.knobs.scan import Scanned, scan_paths
 from keepfed.text import say
@@ -35,18 +37,27 @@ def set(  # noqa: A001  # the verb's name; the type is not needed here
     write: Annotated[bool, typer.Option("--write", help=say("edit.write_option"))] = False,
     insert: Annotated[bool, typer.Option("--insert", help=say("edit.insert_option"))] = False,
     script: Annotated[Path | None, typer.Option("--script", metavar="FILE", help=say("edit.script_option"))] = None,
+    container: Annotated[
+        str | None, typer.Option("--container", metavar="NAME", help=say("inside.container_option"))
+    ] = None,
 ) -> int:
     """Change what was asked for: 0 changed or so already, 1 refused or answered no, 2 wrong usage, 3 nothing found."""
     request = asked(words or [], plan)
     if write and script is not None:
         raise UsageError(say("edit.write_and_script"))
+    if script is not None and container is not None:
+        raise UsageError(say("inside.no_script"))
     place = Place.of(site) if site is not None else None
-    scanned, paths = _scanned(request.paths, place)
-    named = _named(scanned, paths)
-    made = planned(request.wishes, scanned.sites, scanned.files, place=place, named=named)
-    if insert:
-        _insert(made, scanned, place, named)
-    return _finish(made, scanned, paths, insert=insert, write=write, script=script)
+    with opened(container) as inside:
+        if inside is None:
+            scanned, paths = _scanned(request.paths, place)
+            named = _named(scanned, paths)
+        else:
+            scanned, paths, named = scanned_inside(inside, request.paths)
+        made = planned(request.wishes, scanned.sites, scanned.files, place=place, named=named)
+        if insert:
+            _insert(made, scanned, place, named)
+        return _finish(made, scanned, paths, insert=insert, write=write, script=script, inside=inside)
 
 
 def _scanned(paths: Sequence[str], place: Place | None) -> tuple[Scanned, list[str]]:
@@ -71,7 +82,14 @@ def _insert(made: Planned, scanned: Scanned, place: Place | None, named: Collect
 
 
 def _finish(
-    made: Planned, scanned: Scanned, paths: Sequence[str], *, insert: bool, write: bool, script: Path | None
+    made: Planned,
+    scanned: Scanned,
+    paths: Sequence[str],
+    *,
+    insert: bool,
+    write: bool,
+    script: Path | None,
+    inside: Container | None,
 ) -> int:
     tell_already(made.already)
     tell_ways(made.choices)
@@ -86,7 +104,7 @@ def _finish(
     if script is not None:
         _write_script(script, edits, scanned)
     elif write or _agreed():
-        _carry_out(edits, scanned)
+        _carry_out(edits, scanned, inside)
     else:
         tell(say("edit.left"))
         return 1
@@ -144,15 +162,20 @@ def _agreed() -> bool:
     return sys.stdin.readline().strip().lower() in {"y", "yes", "是"}
 
 
-def _carry_out(edits: Mapping[str, tuple[Edit, ...]], scanned: Scanned) -> None:
+def _carry_out(edits: Mapping[str, tuple[Edit, ...]], scanned: Scanned, inside: Container | None) -> None:
     from keepfed.write.carrying_out import FileEdits, carry_out
 
-    files = [FileEdits(Path(file), scanned.files[file].data, changes, {}) for file, changes in edits.items()]
+    if inside is not None:
+        files = edits_inside(inside, edits, scanned)
+    else:
+        files = [FileEdits(Path(file), scanned.files[file].data, changes, {}) for file, changes in edits.items()]
     done = carry_out(files, where=Path.cwd(), command=sys.argv)
     for note in done.notes:
         tell(note)
     count = sum(len(changes) for changes in edits.values())
     tell(say("edit.done", count=count, files=len(edits), group=done.group, journal=done.journal))
+    if inside is not None:
+        tell_inside(inside, edits, files)
 
 
 def _write_script(path: Path, edits: Mapping[str, tuple[Edit, ...]], scanned: Scanned) -> None:
