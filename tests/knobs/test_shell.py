@@ -43,6 +43,9 @@ from tests.knobs.marked import compare, plain, sites_in
         ": ${OMP_NUM_THREADS:=⟨4⟩}\nexport OMP_NUM_THREADS\n",
         "declare -x OMP_NUM_THREADS=⟨4⟩\n",
         "setenv OMP_NUM_THREADS ⟨4⟩\n",
+        "set num_workers = ⟨8⟩\nset x = 3\npython a.py --num_workers ⟨$num_workers|reference⟩ --x $x\n",
+        "set -gx OMP_NUM_THREADS ⟨4⟩\nset num_workers=⟨2⟩\n",
+        "set -- --num_workers ⟨4⟩\nset -e\nset -o pipefail\n",
         'if [ -z "$OMP_NUM_THREADS" ]; then\n  export OMP_NUM_THREADS=⟨4⟩\nfi\n',
         "unset OMP_NUM_THREADS\n",
         # Strings and arrays that a command line is made of.

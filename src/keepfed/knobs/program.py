@@ -71,7 +71,7 @@ _WRAPPERS = {
     "env", "sudo", "nohup", "time", "exec", "nice", "ionice", "taskset", "numactl", "stdbuf", "timeout", "ssh", "mpirun", "mpiexec",
     "mpiexec.hydra", "uv", "poetry", "pipenv", "pdm", "rye", "hatch", "conda", "mamba", "micromamba", "singularity", "apptainer", "bash",
     "sh", "zsh", "eval", "command", "xvfb-run", "nsys", "ncu", "nvprof", "strace", "perf", "gdb", "catchsegv", "unbuffer", "script",
-    "watch", "screen", "tmux", "set", "if", "while", "then", "do", "else", "!", "jsrun", "aprun", "qsub", "bsub", "jbsub", "oarsub",
+    "watch", "screen", "tmux", "if", "while", "then", "do", "else", "!", "jsrun", "aprun", "qsub", "bsub", "jbsub", "oarsub",
     "pueue", "ts", "tsp", "setsid", "chrt", "doas", "dotenv", "infisical", "wandb", "aim", "direnv", "call", "start",
 }  # fmt: skip
 _FOREIGN = {

@@ -102,6 +102,13 @@ class _Script:
         words = self._words(node, base)
         if not words:
             return
+        assigned = _assigned_in_csh(words)
+        if assigned is not None:
+            self.assignments.append(assigned)
+            return
+        if words[0].text == "set":  # set -- "$@" --workers 8
+            self._fragment("@", [word for word in words[1:] if word.text != "--"])
+            return
         self.sites += sites_of_words(self.source, words, self.form)
         if is_silent(words[0].text):
             return
@@ -217,3 +224,17 @@ class _Script:
 
     def _slice(self, start: int, end: int) -> str:
         return self.text[start:end].decode("utf-8", "surrogatepass")
+
+
+def _assigned_in_csh(words: Sequence[Word]) -> Assignment | None:
+    """`set n = 8`, `set n=8` and `setenv N 8` of the C shell; fish has `set -gx N 8`."""
+    program, rest = words[0].text, [word for word in words[1:] if word.text != "="]
+    rest = rest[1:] if rest and re.fullmatch(r"-[gxUl]+", rest[0].text) else rest
+    if program not in {"set", "setenv"} or not rest:
+        return None
+    joined = re.match(r"([A-Za-z_]\w*)=(?=.)", rest[0].text)
+    name = joined[1] if joined else rest[0].text
+    value = behind(rest[0], joined.end()) if joined else rest[1] if len(rest) == 2 else None
+    if value is None or not name.isidentifier():
+        return None
+    return Assignment(name, value, program == "setenv" or len(rest) < len(words) - 1, rest[0].start, value.end)
