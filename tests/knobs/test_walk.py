@@ -117,7 +117,21 @@ def test_links_in_a_circle_pipes_and_broken_links_stop_nobody(tmp_path: Path) ->
 def test_a_link_to_a_file_is_read_once_under_the_files_own_name(tmp_path: Path) -> None:
     write(tmp_path / "z" / "real.bat")
     (tmp_path / "z" / "a.bat").symlink_to("real.bat")
+    (tmp_path / "a.bat").symlink_to("z/real.bat")
     assert files(scan_paths([str(tmp_path)]), tmp_path) == ["z/real.bat"]
+
+
+@posix
+def test_two_names_of_equal_right_are_two_files(tmp_path: Path) -> None:
+    os.link(write(tmp_path / "a.bat"), tmp_path / "b.bat")
+    assert files(scan_paths([str(tmp_path), str(tmp_path / "a.bat")]), tmp_path) == ["a.bat", "b.bat"]
+
+
+@posix
+def test_folders_may_lie_deeper_than_calls_can(tmp_path: Path) -> None:
+    """Three calls per folder would be one too many; removing the folders again takes one."""
+    write(tmp_path.joinpath(*["d"] * 400, "a.bat"))
+    assert len(scan_paths([str(tmp_path)]).sites) == 1
 
 
 @posix

@@ -15,7 +15,6 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from errno import ELOOP, ENOENT
 from os import DirEntry
 
 from keepfed.errors import UnreachableError
@@ -81,7 +80,7 @@ def walk(paths: Iterable[str]) -> Iterator[Bytes | Passed | Skipped]:
                 say("knobs.no_such_path", path=path, reason=reason), next_step=say("knobs.no_such_path_next")
             ) from error
         if stat.S_ISDIR(status.st_mode):
-            yield from _Walk(seen, path).folder(path, "")
+            yield from _folder(path, seen)
         else:
             found = _read(path, _shown(path), seen)
             if isinstance(found, Skipped):
@@ -93,75 +92,89 @@ def walk(paths: Iterable[str]) -> Iterator[Bytes | Passed | Skipped]:
 
 @dataclass(slots=True)
 class _Seen:
-    """Which files and folders were met already, by device and inode."""
+    """Which files and folders were met already."""
 
-    files: set[tuple[int, int]] = field(default_factory=set)
+    files: set[tuple[int, int, str]] = field(default_factory=set)
+    """Device and inode; with the path where a file has several names of equal right, each of which an edit would part."""
     folders: set[tuple[int, int]] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
-class _Walk:
-    seen: _Seen
-    root: str
-    """The folder that the user named."""
+class _Entry:
+    """Something in a folder."""
 
-    def folder(self, path: str, below: str) -> Iterator[Bytes | Passed | Skipped]:
-        """Everything in a folder, in the order of names; links come behind all others, so that a file has its own name."""
-        try:
-            status = os.stat(path)
-            with os.scandir(path) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError as error:
-            if not below:
-                message = say("knobs.unreadable_path", path=path, reason=error.strerror or error)
-                raise UnreachableError(message, next_step=say("knobs.no_such_path_next")) from error
-            yield Skipped(_shown(path), "knobs.skipped_unreadable")
-            return
-        identity = (status.st_dev, status.st_ino)
-        names = frozenset(entry.name for entry in entries)
-        if identity in self.seen.folders:
-            return
-        self.seen.folders.add(identity)
-        links = [entry for entry in entries if entry.is_symlink()]
-        for entry in [entry for entry in entries if not entry.is_symlink()]:
-            inner = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._inner_folder(entry, inner, names)
-            else:
-                yield from self._file(entry, inner)
-        for entry in links:
-            yield from self._link(entry, f"{below}/{entry.name}" if below else entry.name)
+    entry: DirEntry[str]
+    below: str
+    """Its path below what the user named."""
+    beside: frozenset[str]
+    """What else lies there, by name."""
 
-    def _inner_folder(
-        self, entry: DirEntry[str], below: str, beside: frozenset[str]
-    ) -> Iterator[Bytes | Passed | Skipped]:
-        reason = folder_reason(entry.name, _listed(entry.path), beside)
-        if reason:
-            yield Skipped(_shown(entry.path), reason)
+
+def _folder(path: str, seen: _Seen) -> Iterator[Bytes | Passed | Skipped]:
+    """Everything in a folder, in the order of names; links come behind all others, so that a file goes by its own name.
+
+    Raises UnreachableError where the folder itself cannot be read; one inside is only said. The way is kept in a list: folders
+    may lie deeper in each other than calls can.
+    """
+    try:
+        waiting = _entries(path, "", seen)
+    except OSError as error:
+        message = say("knobs.unreadable_path", path=path, reason=error.strerror or error)
+        raise UnreachableError(message, next_step=say("knobs.no_such_path_next")) from error
+    links = []
+    while waiting:
+        here = waiting.pop()
+        if here.entry.is_symlink():
+            links.append(here)
+        elif not here.entry.is_dir(follow_symlinks=False):
+            yield from _file(here, seen)
+        elif reason := folder_reason(here.entry.name, _listed(here.entry.path), here.beside):
+            yield Skipped(_shown(here.entry.path), reason)
         else:
-            yield from self.folder(entry.path, below)
+            try:
+                waiting += _entries(here.entry.path, here.below, seen)
+            except OSError:
+                yield Skipped(_shown(here.entry.path), "knobs.skipped_unreadable")
+    for link in links:
+        yield from _link(link, seen)
 
-    def _file(self, entry: DirEntry[str], below: str) -> Iterator[Bytes | Passed | Skipped]:
-        if not worth_opening(entry.name):
-            if document_or_log(entry.name):
-                yield Passed(_shown(entry.path))
-            return
-        found = _read(entry.path, _shown(entry.path), self.seen)
-        if isinstance(found, Bytes) and path_reason(below):
-            found = Skipped(found.name, path_reason(below)) if mentions_a_setting(found.data) else None
-        if found is not None:
-            yield found
 
-    def _link(self, entry: DirEntry[str], below: str) -> Iterator[Bytes | Passed | Skipped]:
-        """A link to a file stands for that file, unless it was met by its own name; one to a folder is not followed."""
-        try:
-            is_folder = entry.is_dir()
-        except OSError:
-            is_folder = False
-        if is_folder:
-            yield Skipped(_shown(entry.path), "knobs.skipped_link")
-        else:
-            yield from self._file(entry, below)
+def _entries(path: str, below: str, seen: _Seen) -> list[_Entry]:
+    """What lies in a folder, the last name first; nothing where it was met before. Raises OSError."""
+    status = os.stat(path)
+    if (status.st_dev, status.st_ino) in seen.folders:
+        return []
+    with os.scandir(path) as listing:
+        entries = sorted(listing, key=lambda entry: entry.name, reverse=True)
+    seen.folders.add((status.st_dev, status.st_ino))
+    names = frozenset(entry.name for entry in entries)
+    return [_Entry(entry, f"{below}/{entry.name}" if below else entry.name, names) for entry in entries]
+
+
+def _file(here: _Entry, seen: _Seen) -> Iterator[Bytes | Passed | Skipped]:
+    name = _shown(here.entry.path)
+    if not worth_opening(here.entry.name):
+        if document_or_log(here.entry.name):
+            yield Passed(name)
+        return
+    found = _read(here.entry.path, name, seen)
+    reason = path_reason(here.below)
+    if isinstance(found, Bytes) and reason:
+        found = Skipped(name, reason) if mentions_a_setting(found.data) else None
+    if found is not None:
+        yield found
+
+
+def _link(here: _Entry, seen: _Seen) -> Iterator[Bytes | Passed | Skipped]:
+    """A link to a file stands for that file, unless it was met by its own name; one to a folder is not followed."""
+    try:
+        is_folder = here.entry.is_dir()
+    except OSError:
+        is_folder = False
+    if is_folder:
+        yield Skipped(_shown(here.entry.path), "knobs.skipped_link")
+    else:
+        yield from _file(here, seen)
 
 
 def _listed(path: str) -> frozenset[str]:
@@ -179,21 +192,19 @@ def _read(path: str, name: str, seen: _Seen) -> Bytes | Skipped | None:
             # Opening a device can do something (rewind a tape), so it is not even tried.
             return Skipped(name, "knobs.skipped_no_file")
         descriptor = os.open(path, flags)
-    except OSError as error:
-        return Skipped(
-            name, "knobs.skipped_broken_link" if error.errno in {ENOENT, ELOOP} else "knobs.skipped_unreadable"
-        )
+    except OSError:
+        return Skipped(name, "knobs.skipped_broken_link" if os.path.islink(path) else "knobs.skipped_unreadable")
     try:
-        return _read_open(descriptor, name, seen)
+        return _read_open(descriptor, path, name, seen)
     except OSError:
         return Skipped(name, "knobs.skipped_unreadable")
     finally:
         os.close(descriptor)
 
 
-def _read_open(descriptor: int, name: str, seen: _Seen) -> Bytes | Skipped | None:
+def _read_open(descriptor: int, path: str, name: str, seen: _Seen) -> Bytes | Skipped | None:
     status = os.fstat(descriptor)
-    identity = (status.st_dev, status.st_ino)
+    identity = (status.st_dev, status.st_ino, os.path.realpath(path) if status.st_nlink > 1 else "")
     if identity in seen.files:
         return None
     seen.files.add(identity)
