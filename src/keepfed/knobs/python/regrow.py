@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _Placed = TypeVar("_Placed", ast.stmt, ast.expr, ast.keyword)
 _DEEPEST = 120
+_EXTRAS = {"comment", "line_continuation"}
 _LEFT_OUT = {
     "print_statement",
     "exec_statement",
@@ -41,6 +42,8 @@ _COMPARES: dict[str, type[ast.cmpop]] = {
     "==": ast.Eq,
     "!=": ast.NotEq,
     "<>": ast.NotEq,
+    "is": ast.Is,
+    "is not": ast.IsNot,
     ">": ast.Gt,
     "<=": ast.LtE,
     "<": ast.Lt,
@@ -96,7 +99,7 @@ class _Growth:
             self._depth -= 1
 
     def _each(self, node: Node) -> list[ast.expr]:
-        return [self.expression(child) for child in node.named_children if child.type != "comment"]
+        return [self.expression(child) for child in node.named_children if child.type not in _EXTRAS]
 
     def _at(self, grown: _Placed, node: Node) -> _Placed:
         grown.lineno, grown.col_offset = self._place(node.start_byte)
@@ -160,9 +163,10 @@ class _Growth:
 
     def _class(self, node: Node) -> ast.stmt:
         name, body = node.child_by_field_name("name"), node.child_by_field_name("body")
-        return ast.ClassDef(
-            text_of(name) if name else "", [], [], self.statements(body) if body is not None else [], []
-        )
+        over = node.child_by_field_name("superclasses")
+        bases = [self.expression(base) for base in over.named_children if base.type in _EXPRESSIONS] if over else []
+        statements = self.statements(body) if body is not None else []
+        return ast.ClassDef(text_of(name) if name else "", bases, [], statements, [])
 
     def _decorated(self, node: Node) -> ast.stmt:
         definition = node.child_by_field_name("definition")
@@ -183,7 +187,7 @@ class _Growth:
                 grown.keywords.append(self._keyword(child))
             elif child.type == "dictionary_splat":
                 grown.keywords.append(self._at(ast.keyword(None, self.expression(child.named_children[0])), child))
-            elif child.type != "comment":
+            elif child.type not in _EXTRAS:
                 grown.args.append(self.expression(child))
         return grown
 
@@ -252,9 +256,9 @@ class _Growth:
         return ast.BoolOp(operator, [self.expression(left), self.expression(right)])
 
     def _comparison(self, node: Node) -> ast.expr:
-        sign = next((child.type for child in node.children if not child.is_named), "")
+        sign = " ".join(child.type for child in node.children if not child.is_named)
         parts = self._each(node)
-        return ast.Compare(parts[0], [_COMPARES.get(sign, ast.Is)()], parts[1:2])
+        return ast.Compare(parts[0], [_COMPARES.get(sign, ast.In)()], parts[1:2])
 
     def _negation(self, node: Node) -> ast.expr:
         return ast.UnaryOp(ast.Not(), self.expression(node.child_by_field_name("argument")))
