@@ -169,6 +169,19 @@ def test_the_imported_options_are_meant_where_several_would_do() -> None:
     assert judged(places)[0].counts_at == "two.py:5"
 
 
+def test_a_field_of_a_class_in_a_far_folder_is_not_what_an_attribute_stands_for() -> None:
+    files = {
+        "setup.py": "",
+        "a/args.py": "class Arguments:\n    pin_memory: bool = ⟨True⟩\n",
+        "b/main.py": "DataLoader(d, pin_memory=⟨self.args.pin_memory⟩)\n",
+    }
+    for line, at in (("", ""), ("from a.args import Arguments\n", "a/args.py:2")):
+        places = Places(files | {"b/main.py": line + files["b/main.py"]})
+        places.site("a/args.py", Role.DEFAULT, setting="pin_memory", kind=Kind.LITERAL)
+        places.site("b/main.py", Role.CALL)
+        assert judged(places)[1].counts_at == at
+
+
 def test_neighbouring_projects_are_never_tied_together() -> None:
     places = Places({"a/main.py": "DataLoader(d, num_workers=⟨opt.workers⟩)\n", "b/opts.py": TRAIN})
     places.site("a/main.py", Role.CALL)

@@ -61,6 +61,7 @@ class Ties:
         elsewhere = [other for other in others if other.form not in _SHELLS and other.role is not Role.VARIABLE]
         if len(parts) == 1:
             elsewhere = [other for other in elsewhere if other.role is Role.NAME]
+        elsewhere = [other for other in elsewhere if self._can_be_meant_from(site, other)]
         return self._only(site, _with_longest_path(parts, elsewhere))
 
     def chain(self, site: KnobSite) -> KnobSite | None:
@@ -119,6 +120,19 @@ class Ties:
                 if _BRANCHES.match(line) and not _MAIN.match(line):
                     return True
         return False
+
+    def _can_be_meant_from(self, site: KnobSite, other: KnobSite) -> bool:
+        """Whether another file's place can be what an attribute here stands for, and not a base class of some library's.
+
+        An option or a key of a configuration is there for the whole project. A field or a constant is reached by who imports its
+        file, or lies beside it. One that is set in a branch may be something else by then.
+        """
+        if self.is_conditional(other):
+            return False
+        if other.role in (Role.OPTION, Role.CONFIG) and other.form is not Form.PYTHON:
+            return True
+        near = site.file.rpartition("/")[0] == other.file.rpartition("/")[0]
+        return other.role is Role.OPTION or near or self.projects.imports(site.file, other.file)
 
     def _launch(self, flag: KnobSite) -> Launch | None:
         known = self.projects.launches(flag.file)
