@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from keepfed.engine.client import Engine, Refused
+from keepfed.engine.client import ANSWER_S, Engine, Refused
 from keepfed.engine.container import Container
 from keepfed.errors import UnreachableError
 from keepfed.recreate.changes import Changes, read_changes
 from keepfed.recreate.obstacles import Obstacle, notes, obstacles
+from keepfed.recreate.podman import PATH, unseen
 from keepfed.recreate.spec import ContainerSpec, read_spec
 from keepfed.text import say
 
@@ -37,12 +38,14 @@ class Survey:
 
 def survey(container: Container, shm_bytes: int) -> Survey:
     """Look at a container that shall get this size. Raises UnreachableError."""
-    engine, detail = container.engine, container.detail
+    engine = container.engine
     podman = engine.kind == "podman"
+    native = _native(container) if podman else {}
+    detail = {**container.detail, "Pod": native.get("Pod")}
     image = _image(container)
     name, moved = _image_name(engine, container)
     before = read_spec(detail, image, image_name=name, podman=podman)
-    spec = before.with_shm(shm_bytes)
+    spec = replace(before.with_shm(shm_bytes), uncarried=(*before.uncarried, *unseen(native)))
     others = _others(engine, container.id)
     moved_note = [say("recreate.image_moved", image=container.image)] if moved else []
     return Survey(
@@ -62,6 +65,19 @@ def _image(container: Container) -> dict[str, Any]:
     except Refused as error:
         message = say("recreate.image_gone", image=container.image, name=container.name)
         raise UnreachableError(message, next_step=say("recreate.image_gone_next")) from error
+
+
+def _native(container: Container) -> dict[str, Any]:
+    """Podman's own answer about a container; empty where it gives none."""
+    api = container.engine.api
+    try:
+        with container.engine.asking(say("recreate.doing_inspect", name=container.name)):
+            answer = api.get(f"{api.base_url}{PATH.format(identity=container.id)}", timeout=ANSWER_S)
+            container.engine.require_ok(answer, say("recreate.doing_inspect", name=container.name))
+            found: dict[str, Any] = answer.json()
+    except UnreachableError:
+        return {}
+    return found
 
 
 def _image_name(engine: Engine, container: Container) -> tuple[str, bool]:
