@@ -242,3 +242,53 @@ def test_a_printout_is_changed_when_it_is_named_and_taken_back(
     assert f"{second}End -------------------\n" == PRINTED.replace("  num_threads: 4", "  num_threads: 0")
     assert called(capfdbinary, "undo", "opt.txt")[0] == 0
     assert (project / "opt.txt").read_text() == PRINTED * 2
+
+
+PLAN = """\
+schema = "keepfed.profile/1"
+
+[host]
+fingerprint = "x"
+
+[[loader]]
+dataset = "Data"
+site = "train.py:3"
+num_workers = 6
+prefetch_factor = 4
+"""
+
+
+def test_a_plan_file_is_set_in_the_call_that_was_measured(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (project / "keepfed.toml").write_text(PLAN)
+    code, _, _ = called(capfdbinary, "set", "--plan", "keepfed.toml", "--write")
+    assert code == 0
+    expected = TRAIN.replace(b"num_workers=4", b"num_workers=6").replace(b"factor=2", b"factor=4")
+    assert (project / "train.py").read_bytes() == expected
+    assert (project / "keepfed.toml").read_text() == PLAN
+    assert called(capfdbinary, "undo")[0] == 0
+    assert (project / "train.py").read_bytes() == TRAIN
+
+
+def test_what_a_plan_needs_and_a_call_lacks_is_said_and_added_on_request(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (project / "keepfed.toml").write_text(PLAN)
+    bare = TRAIN.replace(b", prefetch_factor=2", b"")
+    (project / "train.py").write_bytes(bare)
+    code, _, err = called(capfdbinary, "set", "--plan", "keepfed.toml", "--write")
+    assert code == 0
+    assert "--insert" in err
+    assert called(capfdbinary, "set", "--plan", "keepfed.toml", "--insert", "--write")[0] == 0
+    assert b"prefetch_factor=4" in (project / "train.py").read_bytes()
+
+
+@pytest.mark.parametrize(("text", "code"), [(None, 2), ("schema = 1", 2), (PLAN.partition("[[")[0], 3)])
+def test_a_plan_that_says_nothing_is_refused(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes], text: str | None, code: int
+) -> None:
+    if text is not None:
+        (project / "keepfed.toml").write_text(text)
+    assert called(capfdbinary, "set", "--plan", "keepfed.toml", "--write")[0] == code
+    assert (project / "train.py").read_bytes() == TRAIN

@@ -20,11 +20,13 @@ from keepfed.cli.set.words import asked
 from keepfed.edit.choosing import Place
 from keepfed.edit.diff import unified
 from keepfed.edit.inserting.adding import added, sites_of
-from keepfed.edit.planning import Planned, planned
+from keepfed.edit.measured import measured
+from keepfed.edit.planning import Planned, add, planned
 from keepfed.edit.replacement import Edit, EditRefused, applied
 from keepfed.engine.container import Container
 from keepfed.errors import KeepfedError, UnreachableError, UsageError
 from keepfed.knobs.scan import Scanned, scan_paths
+from keepfed.profile import read_profile
 from keepfed.text import say
 
 
@@ -54,16 +56,19 @@ def set(  # noqa: A001  # the verb's name; the type is not needed here
             named = _named(scanned, paths)
         else:
             scanned, paths, named = scanned_inside(inside, request.paths)
-        made = planned(request.wishes, scanned.sites, scanned.files, place=place, named=named)
-        if insert:
-            _insert(made, scanned, place, named)
+        if plan is not None:
+            made = _from_profile(plan, scanned, insert=insert)
+        else:
+            made = planned(request.wishes, scanned.sites, scanned.files, place=place, named=named)
+            if insert:
+                _insert(made, scanned, place, named)
         return _finish(made, scanned, paths, insert=insert, write=write, script=script, inside=inside)
 
 
 def _scanned(paths: Sequence[str], place: Place | None) -> tuple[Scanned, list[str]]:
     """What was scanned, and the paths of it; the file of `--site` is read even where a folder would leave it out."""
     wanted = [*paths] or ["."]
-    if place is not None and os.path.isfile(place.file):
+    if place is not None and os.path.isfile(place.file) and place.file not in wanted:
         wanted.append(place.file)
     return scan_paths(wanted), wanted
 
@@ -72,6 +77,28 @@ def _named(scanned: Scanned, paths: Sequence[str]) -> frozenset[str]:
     """The files among those scanned that were given by their own name."""
     given = frozenset(os.path.realpath(path) for path in paths if os.path.isfile(path))
     return frozenset(file for file in scanned.files if os.path.realpath(file) in given)
+
+
+def _from_profile(path: Path, scanned: Scanned, *, insert: bool) -> Planned:
+    """What a plan file comes to. Raises ProfileError, UsageError and EditRefused."""
+    if not path.exists():
+        raise UsageError(say("run.plan_missing", path=path), next_step=say("run.plan_missing_next"))
+    loaders = read_profile(path).loaders
+    if not loaders:
+        raise UnreachableError(say("edit.plan_no_loaders", file=path), next_step=say("edit.plan_next"))
+    made = Planned()
+    for one in measured(loaders, scanned.sites, scanned.files):
+        wished = one.choice.wish
+        if one.choice.changing or one.choice.kept:
+            add(made, one.choice, scanned.files)
+        elif one.needed and insert:
+            edits = added(wished, scanned.sites, scanned.files, place=one.place)
+            made.choices.append(one.choice)
+            made.insert(one.choice, edits)
+        elif one.needed:
+            place = f"{one.place.file}:{one.place.line}"
+            tell(say("edit.plan_missing", place=place, name=wished.knob, value=wished.value))
+    return made
 
 
 def _insert(made: Planned, scanned: Scanned, place: Place | None, named: Collection[str]) -> None:
