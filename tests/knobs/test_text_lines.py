@@ -128,3 +128,19 @@ def test_chinese_comments_in_any_encoding_shift_nothing(encoding: str) -> None:
     assert source is not None
     (site,) = read(source)
     assert source.data[site.span.start : site.span.end].decode(source.encoding) == "4"
+
+
+def test_powershells_parameters_and_lists_of_words_are_read() -> None:
+    text = (
+        "param(\n  [string]$Config = 'a.yaml',\n  [int]$BatchSize = 8,\n  [int]$NumWorkers = -1,\n  [int]$Workers = 4\n)\n"
+        '$words = @("train.py", "--num-workers", "$NumWorkers", "--batch-size", "8")\n'
+        "$more += @('--workers', $Workers)\n"
+        '$env:OMP_NUM_THREADS = "$Cap"\n'
+    )
+    assert found("train.ps1", text) == [
+        ("NumWorkers", "-1", Kind.LITERAL),
+        ("Workers", "4", Kind.LITERAL),
+        ("--num-workers", "$NumWorkers", Kind.REFERENCE),
+        ("--workers", "$Workers", Kind.REFERENCE),
+        ("OMP_NUM_THREADS", "$Cap", Kind.REFERENCE),
+    ]

@@ -49,7 +49,7 @@ _VALUE = rb"""(?P<open>["']?)(?:\$(?=(?i:true|false|null)\b))?
 _SETTING = re.compile(
     rb"(?<![\w.$%{-])"
     + _NAME
-    + rb"(?::[ \t]*(?:int|bool|str)[ \t]*=|[ \t]*[=:](?!=)|(?<=[\w])[ \t])[ \t]*"
+    + rb"(?::[ \t]*(?:int|bool|str)[ \t]*=|[ \t]*[=:](?!=)|(?<=[\w])[ \t]|[\"'],)[ \t]*"
     + _VALUE
     + rb"(?![\w.])",
     re.VERBOSE | re.MULTILINE,
@@ -133,7 +133,7 @@ def _blanked(found: re.Match[bytes]) -> bytes:
 
 
 def _assigns(found: re.Match[bytes], *, flag: bool) -> bool:
-    """A blank alone gives a value to an option, and to nothing else; nothing else may have more words behind it."""
+    """A blank or a comma gives a value to an option, and to nothing else; nothing else may have more words behind it."""
     between = found.string[found.end("name") : found.start("open")]
     return flag or (bool(re.search(rb"[=:]", between)) and bool(_END.match(found.string, found.end())))
 
@@ -148,7 +148,7 @@ def _is_the_loaders(meaning: Spelled, found: re.Match[bytes], lines: _Lines) -> 
         return True
     if found["lead"].startswith(b"$") or re.search(rb"(?i)\bset[ \t]+\"?$", line[: line.find(found[0])]):
         used = re.compile(
-            rb"(?i)--?[\w-]*(?:worker|cpu|thread)[\w-]*[= ]\"?(?:\$\{?|%)" + re.escape(found["name"]) + rb"\b"
+            rb"(?i)--?[\w-]*(?:worker|cpu|thread)[\w-]*[=, \"']+(?:\$\{?|%)" + re.escape(found["name"]) + rb"\b"
         )
         return bool(used.search(lines.bare))
     return bool(_BESIDE.search(lines.around(found.start(), lines=4)))
