@@ -18,6 +18,7 @@ from tests.knobs.marked import compare
         'CMD ["python", "train.py", "--workers", "⟨8⟩"]\n',
         'CMD ["python", "train.py", \\\n     "--num_workers=⟨8⟩"]\n',
         'ENTRYPOINT ["python", "train.py"]\nCMD ["--workers", "⟨8⟩"]\n',
+        'ENV NUM_WORKERS=4 DATALOADER_WORKERS=⟨2⟩\nCMD ["gunicorn", "app:app"]\n',
         'ENTRYPOINT ["gunicorn"]\nCMD ["--workers", "8", "--num-workers", "3"]\n',
         'CMD ["sh", "-c", "python train.py --num_workers ${N:-⟨4⟩}"]\n',
         "ENTRYPOINT python train.py --num_workers ⟨4⟩\n",

@@ -13,6 +13,8 @@ from tests.knobs.marked import compare
         "OMP_NUM_THREADS=\"⟨4⟩\"\n  SHM_SIZE='⟨16gb⟩'\n",
         "NUM_WORKERS = ⟨8⟩\nDATALOADER_PIN_MEMORY=⟨true⟩",
         "# NUM_WORKERS=8\nWEB_WORKERS=4\nWORKERS=4\nNUM_WORKERS=\n",
+        "PORT=80\nNUM_WORKERS=4\nOMP_NUM_THREADS=⟨1⟩\n",
+        "PORT=80\nBATCH_SIZE=4\nNUM_WORKERS=⟨4⟩\n",
         "NUM_WORKERS=⟨${CORES}|reference⟩\n",
     ],
 )

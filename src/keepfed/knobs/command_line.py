@@ -87,6 +87,11 @@ def meaning(name: str) -> Spelled | None:
     return found
 
 
+def is_of_a_loader(name: str) -> bool:
+    """Whether a name of a count says itself that it is a loader's, and not that of web processes or machines."""
+    return bool(set(words_of(name)) & _OF_A_LOADER)
+
+
 def _sites_of_layer(source: Source, layer: Layer, form: Form) -> Iterator[KnobSite]:
     words = layer.words
     for at, word in enumerate(words):
@@ -149,7 +154,7 @@ def _meant(name: str, found: Spelled, layer: Layer, value: Word) -> bool:
         return found.sure
     if layer.runs in {Runs.JOB, Runs.WRAPPER} and name.startswith("-"):
         return False
-    if found.knob == "num_workers" and not set(words_of(name)) & _OF_A_LOADER:
+    if found.knob == "num_workers" and not is_of_a_loader(name):
         return not layer.elsewhere and (found.sure or (layer.trains and _is_a_count(value)))
     return found.sure or layer.trains
 

@@ -20,7 +20,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from keepfed.knobs.command_line import sites_of_words
+from keepfed.knobs.command_line import is_of_a_loader, meaning, sites_of_words
+from keepfed.knobs.program import Runs, layers
 from keepfed.knobs.shell import sites_of_script
 from keepfed.knobs.shell_variables import Assignment, Use, definitions
 from keepfed.knobs.site import Form, KnobSite, Role
@@ -56,6 +57,7 @@ def read(source: Source) -> list[KnobSite]:
     assignments: list[Assignment] = []
     uses: list[Use] = []
     entry: list[Word] = []
+    started: list[Word] = []
     for instruction in _instructions(text):
         start, end = instruction.start, instruction.end
         if instruction.name in {"ENV", "ARG"}:
@@ -66,8 +68,17 @@ def read(source: Source) -> list[KnobSite]:
             words = _exec_form(text, start, end)
             sites += _command(source, text, instruction, words, entry)
             entry = words if instruction.name == "ENTRYPOINT" else entry
+            started = words or started
             uses += _uses(text, start, end)
+    if any(layer.runs is Runs.FOREIGN for layer in layers([*entry, *started])):
+        assignments = [each for each in assignments if _is_not_a_servers(each.name)]
     return [*sites, *definitions(source, assignments, uses, sites, Form.DOCKERFILE)]
+
+
+def _is_not_a_servers(name: str) -> bool:
+    """Whether a variable may be a loader's in an image that starts a web server."""
+    said = meaning(name)
+    return said is None or said.knob != "num_workers" or is_of_a_loader(name)
 
 
 def _blanked(text: bytes) -> bytes:

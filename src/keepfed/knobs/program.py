@@ -82,7 +82,7 @@ _FOREIGN = {
     "spark-submit", "databricks", "superset", "stress", "stress-ng", "samtools", "bwa", "bowtie2", "ffmpeg", "aria2c", "rclone", "wget",
     "curl", "tar", "zip", "unzip", "pigz", "zstd", "xz", "sort", "prlimit", "img2dataset", "fairseq-preprocess", "snakemake", "nextflow",
     "black", "flake8", "pylint", "ruff", "mypy", "isort", "pre-commit", "sphinx-build", "mkdocs", "git", "gs", "gsutil", "s5cmd",
-    "litellm", "sanic", "bentoml", "fastapi", "jest", "playwright", "vitest", "php", "ruby", "java", "redis-server", "nginx", "mlflow", "streamlit", "gradio", "jupyter", "rails", "sidekiq",
+    "uwsgi", "luigi", "prefect", "arq", "taskiq", "text-generation-launcher", "trtllm-serve", "litellm", "sanic", "bentoml", "fastapi", "jest", "playwright", "vitest", "php", "ruby", "java", "redis-server", "nginx", "mlflow", "streamlit", "gradio", "jupyter", "rails", "sidekiq",
 }  # fmt: skip
 _SILENT = {
     "echo", "printf", "print", "cat", "grep", "egrep", "fgrep", "rg", "sed", "awk", "test", "[", "[[", "tee", "read", "die", "fatal", "say",
@@ -117,7 +117,8 @@ _ELSEWHERE = {
 # The same of less weight: many of them load data too, but their plain `--workers` is a pool of processes as often as not.
 _DOUBTFUL = {
     "process", "processing", "generate", "generator", "fetch", "parquet", "export", "ingest", "index", "merge", "split", "annotate",
-    "collect", "stats", "analyze", "match", "play", "selfplay", "simulate", "search", "frames", "render", "mesh", "voxelize", "migrate",
+    "collect", "stats", "analyze", "match", "play", "selfplay", "simulate", "search", "frames", "render", "mesh", "voxelize", "migrate", "onnx", "ort", "openvino",
+    "tensorrt", "trt", "tflite", "stress", "burn",
 }  # fmt: skip
 _SURELY_TRAINS = {"train", "training", "trainer", "finetune", "pretrain"}
 _TRAINS = {
