@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,13 @@ from pathlib import Path
 import pytest
 
 from keepfed.cli.main import main
+from keepfed.cli.scan.live import with_processes
+from keepfed.events import LoaderSeen, Settled
+from keepfed.feed import RUN_VARIABLE, RunConfig, RunFolder
+from keepfed.host.running import Running
+from keepfed.knobs.scan import scan_paths
+from keepfed.knobs.site import InEffect
+from keepfed.plan import LoaderId, Plan
 from tests.knobs.repository import Repository
 
 PROGRAM = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
@@ -78,3 +86,21 @@ def test_without_any_change_that_is_said(
     Path("train.py").write_text(OPTIONS + LOADER)
     assert main(["scan", "--changes"]) == 0
     assert "No change" in capsys.readouterr().out
+
+
+def test_a_loader_that_keepfed_runs_tells_the_plan_that_is_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(
+        "from torch.utils.data import DataLoader\nloader = DataLoader(\n    d, num_workers=4,\n)\n"
+    )
+    folder = RunFolder.create(tmp_path, RunConfig())
+    loader = LoaderId("train.py:2", "D")
+    writer = folder.writer()
+    writer.write(LoaderSeen(loader, 1, Plan(4), Plan(4), "program", handled=True, reason=""))
+    writer.write(Settled(loader, Plan(6), 1.0, 0.0, Plan(4), 1.0, 0.0, "step", "", None, 1.0))
+    writer.close()
+    process = Running(os.getpid(), ("python", "train.py"), {RUN_VARIABLE: str(folder.path)}, str(tmp_path), 2, None)
+    (site,) = with_processes(scan_paths(["."]), (process,)).sites
+    assert (site.value, site.in_effect) == ("4", InEffect("6", os.getpid()))

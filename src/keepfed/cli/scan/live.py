@@ -9,11 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from keepfed.errors import UnreachableError
-from keepfed.events import LoaderSeen
+from keepfed.events import LoaderSeen, Settled, Window
 from keepfed.feed import RUN_VARIABLE, RunFolder
 from keepfed.host.running import Running
 from keepfed.knobs.scan import Scanned
 from keepfed.knobs.site import KnobSite
+from keepfed.plan import LoaderId, Plan
 from keepfed.policy.in_effect import Told, live_workers, with_effects
 from keepfed.text import say
 
@@ -46,14 +47,24 @@ def _told(family: Sequence[Running], sites: Sequence[KnobSite]) -> list[Told]:
     """What the loaders of a program that keepfed started say themselves, by the names that the scan gives their files."""
     pids = {one.pid for one in family}
     names = {os.path.realpath(site.file): site.file for site in sites}
-    found: dict[tuple[int, str, int], Told] = {}
+    found: list[Told] = []
     for path in {one.environ.get(RUN_VARIABLE, "") for one in family} - {""}:
         with contextlib.suppress(UnreachableError):
             folder = RunFolder.open(Path(path))
-            for pid, event in folder.reader().read_new():
-                file, _, line = event.loader.site.rpartition(":") if isinstance(event, LoaderSeen) else ("", "", "")
+            for (pid, loader), plan in _plans(folder).items():
+                file, _, line = loader.site.rpartition(":")
                 name = names.get(os.path.realpath(os.path.join(folder.config.start_folder, file)), "")
-                if isinstance(event, LoaderSeen) and pid in pids and name and line.isdigit():
-                    used = event.used
-                    found[pid, name, int(line)] = Told(pid, name, int(line), used.num_workers, used.prefetch_factor)
-    return list(found.values())
+                if pid in pids and name and line.isdigit():
+                    found.append(Told(pid, name, int(line), plan.num_workers, plan.prefetch_factor))
+    return found
+
+
+def _plans(folder: RunFolder) -> dict[tuple[int, LoaderId], Plan]:
+    """The plan in force of each loader: the one it began with, or the one of its last window."""
+    plans: dict[tuple[int, LoaderId], Plan] = {}
+    for pid, event in folder.reader().read_new():
+        if isinstance(event, LoaderSeen):
+            plans[pid, event.loader] = event.used
+        elif isinstance(event, (Window, Settled)):
+            plans[pid, event.loader] = event.plan
+    return plans
