@@ -356,6 +356,10 @@ make('train', opt.n_cpu)
         "import asyncio\nnum_workers = args.n or config['crawler']['num_workers']\n",
         "parser.add_argument('--num-workers', default=24, help='workers that extract frames')\n",
         "class Agent(AgentLoopConfig):\n    pass\nclass AgentLoopConfig:\n    num_workers: int = 8\n",
+        "convert_to_video(path, num_workers=4)\n",
+        "class DownloadConfig:\n    num_workers: int = 4\n",
+        "f = partial(seed_worker, num_workers=args.num_workers, rank=0)\n",
+        "litdata.processing.DataProcessor(out, num_workers=os.cpu_count())\n",
         "edge = knn_graph(x, k, num_workers=4)\n",
         "workers = [Process(target=f) for f in fs]\n",
         "parser.add_argument('--workers', default=4, help='web server processes')\nserve(args.workers)\n",
@@ -368,6 +372,7 @@ make('train', opt.n_cpu)
         "config = {'env': 'CartPole', 'num_workers': 2}\nimport ray\n",
         "nW = 4\nnum_windows = nW\n",
         "num_workers = dist.get_world_size()\n",
+        "class World:\n    def __init__(self):\n        self.num_workers = self.num_nodes * self.num_ranks\n",
         "offload = {'offload_optimizer': {'device': 'cpu', 'pin_memory': True}}\n",
     ],
 )
@@ -394,6 +399,10 @@ num_workers = 1 if args.smoke_test else args.num_workers
 tune_it(num_workers)
 """,
     )
+
+
+def test_a_name_counts_that_goes_where_an_uncertain_one_is_believed() -> None:
+    compare("a.py", "workers = ⟨8⟩\nd = SimulatedSet(path, batch_size=4, workers=⟨workers|reference⟩)\n")
 
 
 def test_settings_among_a_training_programs_options_are_believed() -> None:

@@ -9,11 +9,18 @@ from __future__ import annotations
 import ast
 
 from keepfed.knobs.python import environment, options
-from keepfed.knobs.python.facts import ELSEWHERE, FOREIGN, NEUTRAL, Key, Scope
-from keepfed.knobs.python.foreign import ARGUMENTS, is_foreign, only_says, passes_through, pins_something_else
+from keepfed.knobs.python.facts import ASSUMED, ELSEWHERE, FOREIGN, NEUTRAL, Key, Scope
+from keepfed.knobs.python.foreign import (
+    ARGUMENTS,
+    is_foreign,
+    only_says,
+    passes_through,
+    pins_something_else,
+    tells_workers,
+)
 from keepfed.knobs.python.names import callee_of, dotted, last_name, text_of
 from keepfed.knobs.python.reasons import beside_batches
-from keepfed.knobs.python.walk import Walk
+from keepfed.knobs.python.walk import Walk, read_keys
 from keepfed.knobs.site import Role
 from keepfed.knobs.spelling import Spelled, spelled
 
@@ -98,6 +105,10 @@ def _keywords(walk: Walk, node: ast.Call, scope: Scope, callee: str, path: str) 
         role = _role(callee, settings=settings, as_option=as_option)
         if role is Role.OPTION and isinstance(value, ast.Constant) and value.value is None:
             continue
+        reasoned = options.speaks_of_loading(help_text) or beside_batches(callee, beside, value, named.arg)
+        if reasoned and not meaning.sure:
+            for source in read_keys(value, scope):
+                walk.facts.arrow(source, ASSUMED, scope)
         walk.place(
             named.arg,
             value,
@@ -106,7 +117,7 @@ def _keywords(walk: Walk, node: ast.Call, scope: Scope, callee: str, path: str) 
             scope,
             owner=inside if settings else callee,
             setting=own_path if settings or role is Role.OPTION else "",
-            reasoned=options.speaks_of_loading(help_text) or beside_batches(callee, beside, value, named.arg),
+            reasoned=reasoned,
         )
 
 
@@ -167,8 +178,8 @@ def _keys(root: str, name: str) -> list[Key]:
 def resolved(key: Key) -> Key | None:
     """What an argument of a call that is not defined in the file amounts to; None where that cannot be said."""
     _, callee, argument = key
-    if callee.endswith("init_fn"):
-        return NEUTRAL  # it tells workers how many they are
+    if tells_workers(callee):
+        return NEUTRAL
     if is_foreign(callee) or argument in ARGUMENTS:
         return FOREIGN
     if callee == "range" or (argument == "pin_memory" and pins_something_else(callee)):

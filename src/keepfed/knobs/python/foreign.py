@@ -10,7 +10,7 @@ import re
 
 _NAMES = frozenset(
     """
-    ScalingConfig ElasticScalingConfig DatasetWriter TFRecordWriter MDSWriter optimize map walk
+    DataProcessor ScalingConfig ElasticScalingConfig DatasetWriter TFRecordWriter MDSWriter optimize map walk
     Client LocalCluster LocalCUDACluster SLURMCluster PBSCluster KubeCluster SSHCluster Cluster
     ProcessPoolExecutor ThreadPoolExecutor Executor Pool ThreadPool WorkerPool MPIPool MPIPoolExecutor get_reusable_executor
     Process Thread Parallel process_map thread_map p_map p_umap pqdm prun starmap imap imap_unordered run_in_executor
@@ -25,7 +25,7 @@ _NAMES = frozenset(
 )
 _PATTERN = re.compile(
     r"^(?:Horovod)?Ray[A-Z]|^(?:XGB|LGBM|Spark)|(?:Cluster|PoolExecutor|ThreadPool|ProcessPool)$|^_?Ray$"
-    r"|AgentLoop|Rollout|RewardLoop|Server|init_fn$|Conv$|^(?:knn|radius|fps)(?:_|$)|^(?:KNN|Radius)Graph$"
+    r"|AgentLoop|Rollout|RewardLoop|Server|Conv$|^(?:knn|radius|fps)(?:_|$)|^(?:KNN|Radius)Graph$"
 )
 
 ARGUMENTS = frozenset(
@@ -49,6 +49,22 @@ _SAYING = frozenset(
 _PINS_TENSORS = re.compile(
     r"(?:empty|zeros|ones|full|rand|randn|randint)(?:_like|_strided)?$|^(?:as_)?tensor$|^new_|^arange$|ffload|Cache|Buffer|Storage|[Tt]ensor|DeepSpeed|[Zz]ero_?[Cc]onfig"
 )
+
+
+_OFFLINE = re.compile(
+    r"(?i)^_?(?:convert|download|preprocess|pre_process|tokenize|upload|export|compress|transcode|crawl|scrape)"
+)
+_TELLS_WORKERS = re.compile(r"init_fn$|^_?seed_worker$|^worker_(?:init|seed)")
+
+
+def tells_workers(callee: str) -> bool:
+    """Whether a call tells each worker how many they are, as `worker_init_fn` does: it sets nothing."""
+    return _TELLS_WORKERS.search(callee) is not None
+
+
+def prepares_data(name: str) -> bool:
+    """Whether a function or class is about data that is prepared once, before any training."""
+    return _OFFLINE.search(name) is not None
 
 
 def pins_something_else(callee: str) -> bool:

@@ -15,7 +15,7 @@ import re
 
 from keepfed.knobs.python.facts import ASSUMED, ENVIRONMENT, FOREIGN, LOADER, LOADERS, Facts, Place, Scope
 from keepfed.knobs.python.flow import Flow
-from keepfed.knobs.python.foreign import is_foreign, pins_something_else
+from keepfed.knobs.python.foreign import is_foreign, pins_something_else, prepares_data, tells_workers
 from keepfed.knobs.python.parsing import Parsed
 from keepfed.knobs.python.surroundings import Surroundings
 from keepfed.knobs.python.value import is_literal
@@ -55,7 +55,7 @@ class Ownership:
             return bool({LOADER, ASSUMED} & ends) and self._flow.only_for_loaders(place.key)
         if LOADER in ends or (LOADERS in ends and place.knob != "num_workers"):
             return True
-        if FOREIGN in ends or place.denied or _inside_foreign(place.scope) or _shards(place) or _pins_tensors(place):
+        if FOREIGN in ends or place.denied or _inside_foreign(place.scope) or _shards(place) or _is_about_others(place):
             return False
         return not self._around.belong_to_others and self._is_believed(place, assumed=ASSUMED in ends)
 
@@ -64,10 +64,10 @@ class Ownership:
         if place.knob == "pin_memory" and place.spelling == "pin_memory" and place.role in {Role.CALL, Role.DEFAULT}:
             around = self._around
             return place.reasoned or (place.key[0] == "field" and (around.loads or around.has_batches))
-        if assumed and place.role is not Role.CALL:
+        if place.knob == "num_workers" and _counts_ranks(self._parsed.text(place.value)):
+            return False
+        if place.sure or (assumed and place.role is not Role.CALL):
             return True
-        if place.sure:
-            return not _COUNTS_RANKS.search(self._parsed.text(place.value))
         return place.reasoned or self._stands_among_settings(place)
 
     def _is_torchs_own(self, place: Place) -> bool:
@@ -88,6 +88,11 @@ class Ownership:
         return self._around.settle(place.spelling)
 
 
+def _counts_ranks(value: bytes) -> bool:
+    """Whether a value is the number of processes of a job, and not a share of some number of workers."""
+    return _COUNTS_RANKS.search(value) is not None and b"worker" not in value.lower()
+
+
 def _inside_foreign(scope: Scope | None) -> bool:
     """Whether a class round it is Ray's, Dask's or a pool."""
     while scope is not None:
@@ -103,9 +108,9 @@ def _shards(place: Place) -> bool:
     return place.key[:2] == ("attr", "self") and holder is not None and holder.kind == "class" and holder.sharding
 
 
-def _pins_tensors(place: Place) -> bool:
-    """Whether `pin_memory` belongs to a tensor or to an optimizer that lives in host memory."""
-    if place.knob != "pin_memory" or place.role is Role.OPTION:
-        return False
+def _is_about_others(place: Place) -> bool:
+    """Whether the call, class or function pins tensors, tells workers how many they are, or prepares data before any training."""
     names = [*place.owner.split("."), place.scope.name if place.scope is not None else ""]
-    return any(pins_something_else(name) for name in names if name)
+    if place.knob == "pin_memory":
+        return place.role is not Role.OPTION and any(pins_something_else(name) for name in names)
+    return tells_workers(place.owner) or any(prepares_data(name) for name in names)
