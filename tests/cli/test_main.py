@@ -133,6 +133,18 @@ def test_a_terminal_that_cannot_show_chinese_is_no_reason_to_fail() -> None:
     assert "GPU" in done.stdout
 
 
+@pytest.mark.parametrize("words", [["--help"], ["scan", "--json", __file__]])
+def test_a_reader_who_has_seen_enough_hears_no_complaint(words: list[str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "keepfed", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as shown:
+        assert shown.stdout is not None
+        shown.stdout.close()
+        assert shown.stderr is not None
+        assert shown.stderr.read() == b""
+    assert shown.returncode in {1, 141}
+
+
 # -------------------------------------------------------------------------------------------------------- verbs and errors
 
 

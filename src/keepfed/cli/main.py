@@ -8,8 +8,10 @@ together, stays off.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
@@ -102,6 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(build_app(chosen_verb))
     try:
         outcome = command.main(words, prog_name="keepfed", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _nobody_reads()
     except KeepfedError as error:
         sys.stderr.write(f"keepfed: {error}\n")
         return exit_code(error)
@@ -186,6 +191,16 @@ def _look_ahead(words: Sequence[str]) -> tuple[str | None, str | None]:
         elif not word.startswith("-"):
             return lang, word
     return lang, None
+
+
+def _nobody_reads() -> int:
+    """Whoever read has seen enough (`keepfed scan | head`): what is left goes nowhere, without a word, as of other tools.
+
+    The interpreter flushes once more when it ends, so stdout must not be the pipe any longer (library reference, signal).
+    """
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + 13  # SIGPIPE, as a shell says it
 
 
 def _survive_narrow_encodings() -> None:
