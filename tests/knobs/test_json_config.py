@@ -121,7 +121,16 @@ def test_docker_options_of_a_development_container_are_limits() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{" * 5000, "[" * 100000, '{"a": ' * 3000 + "1", '{"num_workers": 4, "x": "', "}}]],,::", ""]
+    "text",
+    [
+        '{"num_workers": "四',
+        "{" * 5000,
+        "[" * 100000,
+        '{"a": ' * 3000 + "1",
+        '{"num_workers": 4, "x": "',
+        "}}]],,::",
+        "",
+    ],
 )
 def test_broken_and_endless_documents_are_read_as_far_as_they_go(text: str) -> None:
     assert len(sites("broken.json", text)) <= 1

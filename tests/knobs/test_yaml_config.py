@@ -202,6 +202,14 @@ def test_a_template_is_read_by_its_indentation(written: Encode) -> None:
 Nested: TypeAlias = "list[Tree] | dict[str, Tree]"
 Tree: TypeAlias = "str | Nested"
 
+
+@pytest.mark.parametrize("depth", [50, 100, 120, 240, 260, 2000])
+@pytest.mark.parametrize("level", ["- ", "? ", "-\t", "a:\n{}", "a:\n{}- "], ids=repr)
+def test_no_depth_ends_the_process(depth: int, level: str) -> None:
+    text = "".join(level.format(" " * column) for column in range(1, depth + 1)) + "num_workers: 4\n"
+    assert len(sites("deep.yaml", text)) <= 1
+
+
 KEYS = st.sampled_from(["a", "b c", "任务", "num_workers", "x-y", '"q: #"', "'s'"])
 SCALARS = st.sampled_from(
     ["1", "true", "~", "text with blanks", "'it''s'", '"a\\"b # c"', "2024-01-01", "x#y", "-1", "a:b"]

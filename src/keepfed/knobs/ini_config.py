@@ -22,14 +22,14 @@ _LINE = re.compile(
     ^[ \t]* (?:
         (?P<comment> [\#;!][^\n]* | //[^\n]* )
       | \[ (?P<section>[^\]\n]*) \] [^\n]*
-      | (?: export[ \t]+ )? (?P<quote>["']?) (?P<key>[^\s\[\#;!=:"'][^\n=:"']*?) (?P=quote) [ \t]* [=:] [ \t]*
-        (?: "(?P<double>[^"\n]*)" | '(?P<single>[^'\n]*)'
-          | (?P<plain>(?: (?![ \t]+[\#;]) (?![ \t]+//) [^\r\n\#] | (?<=\S)\# )*) )
+      | (?: export[ \t]+ )? (?P<quote>["']?) (?P<key>[^\s\[\#;!=:"'](?:[^\n=:"']*[^\s=:"'])?) (?P=quote) [ \t]* [=:] [ \t]*
+        (?: "(?P<double>[^"\n]*)" | '(?P<single>[^'\n]*)' | (?P<plain>[^\r\n]*) )
         [^\n]*
     )
     """,
     re.VERBOSE | re.MULTILINE,
 )
+_COMMENT_BEHIND = re.compile(rb"(?:^|(?<=[ \t]))(?:[#;]|//)")
 
 
 def read(source: Source) -> Iterator[KnobSite]:
@@ -56,7 +56,7 @@ def document_of(source: Source, form: Form) -> Document:
 
 def _entry(found: re.Match[bytes], section: tuple[str, ...], home: int) -> Entry:
     style = next(name for name in ("double", "single", "plain") if found[name] is not None)
-    value = found[style].rstrip() if style == "plain" else found[style]
+    value = _COMMENT_BEHIND.split(found[style], maxsplit=1)[0].rstrip() if style == "plain" else found[style]
     start = found.start(style)
     shape = Shape.TEXT if style != "plain" else Shape.PLAIN if value else Shape.EMPTY
     return Entry((*section, _text(found["key"])), home, start, start + len(value), _text(value), shape)

@@ -93,8 +93,11 @@ class Scanner:
             return
         if count > 1:
             shape = Shape.CODE
-        quote = shape is Shape.TEXT and self.utf8[first : first + 1] in {b'"', b"'"}
-        self._emit(path, home, first + quote, max(last - quote, first + quote), shape)
+        if shape is Shape.TEXT and self.utf8[first : first + 1] in {b'"', b"'"}:
+            # A text that nobody closed ends with the file.
+            closed = last > first + 1 and self.utf8[last - 1] == self.utf8[first]
+            first, last = first + 1, last - closed
+        self._emit(path, home, first, last, shape)
 
     def _emit(self, path: tuple[str, ...], home: int, start: int, end: int, shape: Shape) -> None:
         text = self.utf8[start:end].decode("utf-8", "surrogatepass")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tree_sitter import Node
 
 from keepfed.knobs.entry import MAX_DEPTH, Document, Entry, Homes, Shape
@@ -16,12 +18,18 @@ _SCALARS = {
     "block_scalar": Shape.BLOCK,
     "alias": Shape.ALIAS,
 }
+# The grammar keeps the columns in which blocks began on a stack of 1024 bytes and writes behind it: the process is gone, without
+# an exception, from the 250th on (tree-sitter-yaml, src/scanner.c, `serialize`). A block begins in a column of its own or of its
+# key's, so a line whose text begins in column c has fewer than 2c + 2 around it.
+_TOO_DEEP = re.compile(rb"(?m)^(?=[ \t?:-]{110})[ \t]*(?:[?:-][ \t]+)*[^\s#]")
 _MAPPINGS = {"block_mapping", "flow_mapping"}
 _SEQUENCES = {"block_sequence", "flow_sequence"}
 
 
 def document_of(source: Source) -> Document | None:
     """All values of the file, or None where it is not YAML: a template, tabs for blanks, half a document."""
+    if _TOO_DEEP.search(source.utf8):
+        return None
     root = parse("yaml", source.utf8).root_node
     if root.has_error:
         return None
