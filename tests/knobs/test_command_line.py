@@ -31,6 +31,9 @@ from tests.knobs.marked import compare
         "nohup python train.py --n_cpu ⟨8⟩ > log.txt 2>&1 &",
         "mpirun -np 4 -x OMP_NUM_THREADS=⟨2⟩ python train.py --lr 1 -j ⟨4⟩",
         "env OMP_NUM_THREADS=⟨4⟩ python train.py",
+        "parallel -j 8 python train.py --num_workers ⟨2⟩ ::: 1 2",
+        'srun -c ⟨8⟩ bash -c "$TRAIN"',
+        "srun -c ⟨4⟩ apptainer exec --nv image.sif python train.py --num_workers ⟨2⟩",
         "srun -p gpu -c ⟨8⟩ python train.py --workers ⟨4⟩",
         "srun --cpus-per-task=⟨8⟩ --gres=gpu:4 python -u test.py --num_workers ⟨$((N * 2))|expression⟩",
         "srun --export=ALL,OMP_NUM_THREADS=⟨4⟩,X=1 python train.py",
@@ -109,7 +112,7 @@ def test_a_site_knows_whose_it_is_and_what_it_does() -> None:
     found = [(site.owner, site.role, site.setting, site.spelling) for site in compare("run.sh", line)]
     assert found == [
         ("srun", Role.LIMIT, "cpus_per_task", "-c"),
-        ("srun", Role.VARIABLE, "OMP_NUM_THREADS", "OMP_NUM_THREADS"),
+        ("env", Role.VARIABLE, "OMP_NUM_THREADS", "OMP_NUM_THREADS"),
         ("train.py", Role.FLAG, "num_workers", "--num-workers"),
         ("train.py", Role.FLAG, "data.num_workers", "data.num_workers"),
     ]

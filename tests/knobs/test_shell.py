@@ -53,6 +53,7 @@ from tests.knobs.marked import compare, plain, sites_in
         'CMD="docker run -it \\\n    --shm-size=\\"⟨8g⟩\\" \\\n    image"\n$CMD\n',
         'ARGS="--num_workers ⟨4⟩ --lr 1"\nARGS="$ARGS --prefetch_factor ⟨2⟩"\nARGS+=" --pin_memory ⟨true⟩"\n',
         "args=(\n  --num_workers ⟨4⟩  # four\n  # --num_workers 8\n  --workers ⟨3⟩ --batch-size 4\n)\nargs+=(--prefetch-factor ⟨2⟩)\n",
+        './asr.sh --nj 32 --asr_args "--num_workers ⟨4⟩ --batch_size 3" --num_workers ⟨2⟩\n',
         'DOCKER_ARGS="--gpus all --shm-size=⟨8g⟩"\n',
         'DOCKER_ARGS="--ipc=host --shm-size=⟨8g|overridden⟩"\n',
         # Texts that are printed, tested or written down.

@@ -72,12 +72,17 @@ _WRAPPERS = {
     "mpiexec.hydra", "uv", "poetry", "pipenv", "pdm", "rye", "hatch", "conda", "mamba", "micromamba", "singularity", "apptainer", "bash",
     "sh", "zsh", "eval", "command", "xvfb-run", "nsys", "ncu", "nvprof", "strace", "perf", "gdb", "catchsegv", "unbuffer", "script",
     "watch", "screen", "tmux", "if", "while", "then", "do", "else", "!", "jsrun", "aprun", "qsub", "bsub", "jbsub", "oarsub",
-    "pueue", "ts", "tsp", "setsid", "chrt", "doas", "dotenv", "infisical", "wandb", "aim", "direnv", "call", "start",
+    "pueue", "parallel", "xargs", "ts", "tsp", "setsid", "chrt", "doas", "dotenv", "infisical", "wandb", "aim", "direnv", "call", "start",
+}  # fmt: skip
+# Those that stand behind the options of another one: `srun -c 8 bash -c "..."`.
+_INNER = {
+    "bash", "sh", "zsh", "env", "singularity", "apptainer", "nice", "numactl", "taskset", "stdbuf", "timeout", "xvfb-run", "nsys", "ncu",
+    "conda", "micromamba", "uv", "poetry", "parallel", "xargs",
 }  # fmt: skip
 _FOREIGN = {
     "make", "gmake", "ninja", "cmake", "ctest", "meson", "bazel", "cargo", "go", "npm", "yarn", "pnpm", "npx", "node", "gunicorn", "uvicorn",
     "hypercorn", "daphne", "granian", "waitress-serve", "celery", "rq", "dramatiq", "huey", "airflow", "ray", "dask", "dask-worker",
-    "dask-scheduler", "pytest", "py.test", "tox", "nox", "rsync", "pip", "pip3", "parallel", "xargs", "torchserve", "label-studio", "puma",
+    "dask-scheduler", "pytest", "py.test", "tox", "nox", "rsync", "pip", "pip3", "torchserve", "label-studio", "puma",
     "locust", "wrk", "ab", "hey", "tritonserver", "vllm", "sglang", "terraform", "kubectl", "helm", "gcloud", "aws", "az", "eksctl",
     "spark-submit", "databricks", "superset", "stress", "stress-ng", "samtools", "bwa", "bowtie2", "ffmpeg", "aria2c", "rclone", "wget",
     "curl", "tar", "zip", "unzip", "pigz", "zstd", "xz", "sort", "prlimit", "img2dataset", "fairseq-preprocess", "snakemake", "nextflow",
@@ -269,7 +274,7 @@ def _until(words: Sequence[Word], start: int, runs: Runs = Runs.OTHER) -> int:
             return at
         if program_like(base) or (at == start and _of(base) is not Runs.OTHER):
             return at
-        if runs is Runs.WRAPPER and base in _FOREIGN | _JOBS:
+        if runs in {Runs.WRAPPER, Runs.JOB} and base in _FOREIGN | _JOBS | _INNER:
             return at
     return len(words)
 

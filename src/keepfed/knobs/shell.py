@@ -145,7 +145,11 @@ class _Script:
         if option := re.match(r"--?\w[\w-]*=", word.text):
             word = behind(word, option.end())
         first = _FIRST_WORD.match(word.text)
-        if first and first[2] and word.quoted and (runs or program_like(first[1])):
+        if first is None or not first[2] or not word.quoted:
+            return
+        if first[1].startswith("-"):  # --train_args "--workers 8 --epochs 3"
+            self._fragment("", words_in(self.text, word.start, word.end))
+        elif runs or program_like(first[1]):
             self.walk(word.start, word.end)
 
     # ------------------------------------------------------------------------------------------------------ variables
@@ -168,7 +172,7 @@ class _Script:
 
     def _fragment(self, name: str, words: Sequence[Word]) -> None:
         """Words that a variable holds for a command line."""
-        if words and words[0].text.startswith((f"${name}", f"${{{name}")):
+        if name and words and words[0].text.startswith((f"${name}", f"${{{name}")):
             words = words[1:]
         if words:
             self.sites += sites_of_words(self.source, words, self.form)
