@@ -5,7 +5,7 @@
       20:3   num_workers       test_num_workers  2             literal
 
 Columns are as wide as what stands in them, and as all other blocks have them. On a narrow terminal the canonical name goes
-first: the spelling tells it nearly always. Nothing is cut, it is folded.
+first: the spelling tells it nearly always. What is too wide is folded; of what is computed, forty characters are shown.
 """
 
 from __future__ import annotations
