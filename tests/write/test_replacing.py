@@ -168,6 +168,42 @@ def test_nothing_happens_where_the_change_cannot_be_noted(tmp_path: Path) -> Non
     assert leftovers(tmp_path) == []
 
 
+def test_a_file_that_is_mounted_by_itself_is_written_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x"
+    file.write_bytes(b"old and longer")
+    identity = file.stat().st_ino
+
+    def busy(source: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "replace", busy)
+    notes = replace_all([Content(file, b"old and longer", b"new")], nothing, nothing)
+    assert (file.read_bytes(), file.stat().st_ino) == (b"new", identity)
+    assert "in place" in notes[0]
+    assert leftovers(tmp_path) == []
+
+
+def test_a_write_in_place_that_fails_puts_the_old_content_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x"
+    file.write_bytes(b"old")
+    sync, calls = os.fsync, []
+
+    def failing(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 2:  # the first is that of the temporary file
+            raise OSError(errno.EIO, "broken disk")
+        sync(descriptor)
+
+    def busy(source: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    monkeypatch.setattr(os, "replace", busy)
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(WriteError, match="broken disk"):
+        replace_all([Content(file, b"old", b"much newer")], nothing, nothing)
+    assert file.read_bytes() == b"old"
+
+
 FULL = """
 import resource, sys
 from pathlib import Path

@@ -64,6 +64,12 @@ class Kept:
     """Why, a key of the locales: `edit.kept_*`, or `knobs.refuse_*`."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Files:
+    named: frozenset[str] = frozenset()
+    generated: frozenset[str] = frozenset()
+
+
 @dataclass(slots=True)
 class Choice:
     """What a wish means in a set of files."""
@@ -78,18 +84,25 @@ class Choice:
     """Where a reference was asked for: it, and the definition that is changed in its place."""
 
 
-def choose(wish: Wish, sites: Sequence[KnobSite], *, place: Place | None = None, named: Collection[str] = ()) -> Choice:
+def choose(
+    wish: Wish,
+    sites: Sequence[KnobSite],
+    *,
+    place: Place | None = None,
+    named: Collection[str] = (),
+    generated: Collection[str] = (),
+) -> Choice:
     """The places that `wish` means among `sites`.
 
-    `named` are files that were given by name, not found in a folder. Raises UsageError where `place` stands for several places on one
-    line, or for none.
+    `named` are files that were given by name, not found in a folder; `generated` those that a program writes. Raises UsageError
+    where `place` stands for several places on one line.
     """
     choice = Choice(wish)
     candidates = meant(wish, sites)
     if place is not None:
         _choose_at(choice, _at(wish, candidates, place), sites)
     else:
-        _choose_among(choice, candidates, sites, set(named))
+        _choose_among(choice, candidates, sites, _Files(frozenset(named), frozenset(generated)))
     chosen = {_identity(site) for site in choice.changing} | {_identity(kept.site) for kept in choice.kept}
     every = [site for site in sites if site.knob == wish.knob and same_variable(wish, site)]
     choice.kept += [Kept(site, "edit.kept_not_meant") for site in every if _identity(site) not in chosen]
@@ -152,12 +165,12 @@ def _choose_at(choice: Choice, found: Sequence[KnobSite], sites: Sequence[KnobSi
             choice.kept.append(Kept(site, site.refusal or "edit.kept_reference"))
 
 
-def _choose_among(choice: Choice, candidates: Sequence[KnobSite], sites: Sequence[KnobSite], named: set[str]) -> None:
+def _choose_among(choice: Choice, candidates: Sequence[KnobSite], sites: Sequence[KnobSite], files: _Files) -> None:
     open_ones = []
     # A printout is appended to by each run: of those blocks the last one is meant.
     last_printed = {(site.file, site.spelling): site.line for site in candidates if _is_printed(site)}
     for site in candidates:
-        reason = _why_not(site, named)
+        reason = _why_not(site, files)
         if _is_printed(site) and site.line != last_printed[site.file, site.spelling]:
             reason = "edit.kept_printout"
         if reason:
@@ -175,7 +188,7 @@ def _choose_among(choice: Choice, candidates: Sequence[KnobSite], sites: Sequenc
 def _follow(choice: Choice, candidates: Sequence[KnobSite], sites: Sequence[KnobSite]) -> None:
     """Where only references were meant: their definitions, if every one of them has a single one that can be changed."""
     for site in candidates:
-        definitions = [other for other in definitions_of(site, sites) if other.target and not _why_not(other, set())]
+        definitions = [other for other in definitions_of(site, sites) if other.target and not _why_not(other, _Files())]
         if site.kind is Kind.REFERENCE and len(definitions) == 1 and definitions[0] not in choice.changing:
             choice.changing.append(definitions[0])
             choice.ways.append((site, definitions[0]))
@@ -201,10 +214,10 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2].strip("${}").replace("-", "_")
 
 
-def _why_not(site: KnobSite, named: set[str]) -> str:
+def _why_not(site: KnobSite, files: _Files) -> str:
     """The reason to leave a site alone that nobody has pointed at; empty where it may be changed."""
     if _is_printed(site):
-        return "" if site.file in named and site.target else "edit.kept_printout"
+        return "" if site.file in files.named and site.target else "edit.kept_printout"
     if site.kind is Kind.DEAD:
         return "edit.kept_dead"
     if site.kind is Kind.OVERRIDDEN or site.wins is False:
@@ -213,7 +226,7 @@ def _why_not(site: KnobSite, named: set[str]) -> str:
         return "edit.kept_reference"
     if site.target is None:
         return site.refusal or "edit.kept_untouchable"
-    return ""
+    return "edit.kept_generated" if site.file in files.generated else ""
 
 
 def _is_printed(site: KnobSite) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from keepfed.edit.choosing import Choice, Kept, Place, choose
+from keepfed.edit.generated import is_generated
 from keepfed.edit.replacement import Edit, EditRefused, in_order
 from keepfed.edit.respelling import respelled, says_the_same
 from keepfed.knobs.knob import Wish
@@ -74,8 +75,9 @@ def planned(
 ) -> Planned:
     """What these wishes mean in these files. Raises UsageError and EditRefused."""
     plan = Planned()
+    generated = [file for file in {site.file for site in sites} if is_generated(sources[file])]
     for wish in wishes:
-        add(plan, choose(wish, sites, place=place, named=named), sources)
+        add(plan, choose(wish, sites, place=place, named=named, generated=generated), sources)
     return plan
 
 

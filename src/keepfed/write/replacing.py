@@ -7,6 +7,9 @@
 A rename replaces a file in one step, so a reader (and a machine that loses its power) sees the old content or the new one. What
 hangs on the file and not on its name is carried over: mode, owner, extended attributes with the access lists in them. A
 symbolic link stays, its target is replaced. Other hard links keep the old content, which is said.
+
+A file that may be written in a folder that may not (a single file mounted into a container is such a one: rename(2), EBUSY) is
+written in place, and put back if that fails in the middle.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 
 from keepfed.errors import KeepfedError
@@ -57,7 +61,8 @@ class Content:
 @dataclass(slots=True)
 class _Staged:
     content: Content
-    temporary: Path
+    temporary: Path | None
+    """None where the file has to be written in place."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -100,7 +105,8 @@ def replace_all(contents: Sequence[Content], note: Callable[[], None], void: Cal
     finally:
         for one in staged:
             with contextlib.suppress(OSError):
-                one.temporary.unlink(missing_ok=True)
+                if one.temporary:
+                    one.temporary.unlink(missing_ok=True)
     return [line for one in staged for line in one.notes]
 
 
@@ -121,21 +127,26 @@ def _check(content: Content) -> None:
 def _stage(content: Content) -> _Staged:
     """The new content under another name in the same folder, with everything that hangs on the old file."""
     target = content.target
-    one = _Staged(content, target.with_name(f".keepfed-{secrets.token_hex(8)}"))
+    temporary = target.with_name(f".keepfed-{secrets.token_hex(8)}")
     try:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(one.temporary, flags, 0o600), "wb") as file:
+        descriptor = os.open(temporary, flags, 0o600)
+    except OSError as error:
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            return _Staged(content, None)
+        raise _failed("edit.unwritable", content.path, error) from error
+    one = _Staged(content, temporary)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content.after)
             file.flush()
-            one.notes.extend(_carry_over(target, one.temporary, content.path))
+            one.notes.extend(_carry_over(target, temporary, content.path))
             os.fsync(file.fileno())
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
-            one.temporary.unlink()
-        raise _failed("edit.unwritable", content.path, error) from error
-    except BaseException:
-        with contextlib.suppress(OSError):
-            one.temporary.unlink()
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise _failed("edit.unwritable", content.path, error) from error
         raise
     return one
 
@@ -167,7 +178,7 @@ def _put(staged: Sequence[_Staged], void: Callable[[], None]) -> None:
     done: list[_Staged] = []
     try:
         for one in staged:
-            os.replace(one.temporary, one.content.target)
+            _put_one(one)
             done.append(one)
     except BaseException as error:
         lost = [str(one.content.path) for one in done if not _put_back(one.content)]
@@ -186,10 +197,42 @@ def _put(staged: Sequence[_Staged], void: Callable[[], None]) -> None:
         _sync(folder)
 
 
+def _put_one(one: _Staged) -> None:
+    if one.temporary is not None:
+        try:
+            os.replace(one.temporary, one.content.target)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+        else:
+            return
+    _overwrite(one.content)
+    one.notes.append(say("edit.in_place", file=one.content.path))
+
+
+def _overwrite(content: Content) -> None:
+    """Write into the file itself. Raises OSError, with the old content back in it where that can be had."""
+    with open(content.target, "r+b", buffering=0) as file:
+        try:
+            _fill(file, content.after)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                _fill(file, content.before)
+            raise
+
+
+def _fill(file: FileIO, data: bytes) -> None:
+    file.seek(0)
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+    file.truncate(len(data))
+    os.fsync(file.fileno())
+
+
 def _put_back(content: Content) -> bool:
     try:
-        back = _stage(Content(content.path, content.after, content.before))
-        os.replace(back.temporary, content.target)
+        _put_one(_stage(Content(content.path, content.after, content.before)))
     except (OSError, WriteError):
         return False
     return True

@@ -353,6 +353,29 @@ def test_a_volume_that_is_mounted_already_gets_its_limit(before: str, after: str
     assert insert("pod.yaml", head + before, "shm_size=2g") == head + after
 
 
+def test_a_mount_in_braces_is_not_mounted_twice() -> None:
+    text = POD + "      volumeMounts:\n        - {name: shm, mountPath: /dev/shm}\n"
+    with pytest.raises(EditRefused, match="safely"):
+        insert("pod.yaml", text, "shm_size=2g")
+
+
+def test_lists_of_items_in_braces_keep_their_dashes() -> None:
+    text = """\
+kind: Pod
+spec:
+  volumes:
+      - {name: data, emptyDir: {}}
+  containers:
+  - name: train
+    image: x
+    volumeMounts:
+        - {name: data, mountPath: /data}
+"""
+    changed = insert("pod.yaml", text, "shm_size=2g")
+    assert "volumes:\n      - name: dshm\n        emptyDir:\n          medium: Memory\n" in changed
+    assert "volumeMounts:\n        - mountPath: /dev/shm\n          name: dshm\n        - {name: data" in changed
+
+
 def test_a_job_gets_its_cores_behind_the_other_options() -> None:
     text = "#!/bin/bash\n#SBATCH --time=1:00\n#SBATCH --gres=gpu:1\n\nsrun python train.py\n"
     expected = text.replace("gpu:1\n", "gpu:1\n#SBATCH --cpus-per-task=8\n")

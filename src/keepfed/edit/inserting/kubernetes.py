@@ -55,7 +55,18 @@ def insert_shared_memory(wish: Wish, text: Text, line: int | None) -> list[Edit]
     mount = next((key for key in _of(pod.container, "mountPath") if key.value.strip("\"'").rstrip("/") == _SHM), None)
     if mount is not None:
         return [_limited(wish, text, pod, mount, size)]
+    _refuse_hidden(text, pod)
     return [_mounted(wish, text, pod), _volume(wish, text, pod, size)]
+
+
+def _refuse_hidden(text: Text, pod: _Pod) -> None:
+    """A mount in braces, or of a template, is not in the outline; a second one at the same path would be refused by the server."""
+    first, last = pod.container[0].line, pod.container[-1].line
+    for number in range(first, last + 1):
+        line = text.lines[number - 1]
+        if _SHM in line.split("#")[0]:
+            place = f"{text.source.name}:{number}"
+            raise EditRefused(say("edit.no_room", place=place), next_step=say("edit.no_room_next"))
 
 
 def _limited(wish: Wish, text: Text, pod: _Pod, mount: Key, size: str) -> Edit:
@@ -144,7 +155,7 @@ def _beside(keys: list[Key], key: Key) -> list[Key]:
     """The keys of the mapping that `key` stands in."""
     at = keys.index(key)
     first = at
-    while first > 0 and keys[first - 1].depth >= key.depth and keys[first].item is None:
+    while first > 0 and keys[first - 1].depth >= key.depth and not _ends(keys[first], key):
         first -= 1
     last = at
     while last + 1 < len(keys) and keys[last + 1].depth >= key.depth and not _ends(keys[last + 1], key):

@@ -5,7 +5,7 @@
         - name: train         depth 6, item 4: the key stands behind the dash
           image: x            depth 6
 
-What is inside braces, in quoted blocks or behind `|` is not taken apart: whoever inserts beside a key needs its line and its depth.
+What is inside braces, in folded texts or behind `|` is not taken apart: whoever inserts beside a key needs its line and its depth.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _KEY = re.compile(r"([ ]*)((?:-[ ]+)*)([\"']?)([\w./$-]+)\3:(?:[ \t]+([^#\r\n].*?))?[ \t]*(?:[ \t]#.*)?$")
+_ITEM = re.compile(r"([ ]*)(-[ ]+)([^#\r\n].*)$")
 _BLOCK = re.compile(r"[|>][+-]?\d*[+-]?$")
 
 
@@ -29,7 +30,7 @@ class Key:
     item: int | None
     """The column of the dash that stands before it on its line."""
     name: str
-    """Without quotes."""
+    """Without quotes; empty for an item that is no key: a word, or something in braces."""
     value: str
     """What follows it on its line, without a remark; empty where its value stands below."""
 
@@ -80,6 +81,9 @@ def _keys(lines: list[str]) -> Iterator[Key]:
             continue
         inside = None
         found = _KEY.match(line) if not line.lstrip().startswith("#") else None
+        plain = _ITEM.match(line) if not found else None
+        if plain and not line.lstrip().startswith("#"):
+            yield Key(number, len(plain[1]) + len(plain[2]), len(plain[1]), "", plain[3].strip())
         if not found:
             continue
         value = found[5] or ""
