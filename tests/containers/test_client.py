@@ -13,25 +13,20 @@ from keepfed.errors import UnreachableError, UsageError
 from tests.containers.rig import IMAGE, Rig
 
 
-def test_a_container_is_found_by_its_name_and_by_the_beginning_of_its_id(rig: Rig) -> None:
-    with rig.container(name="trainer", shm_size="64m"):
-        with find_container("trainer") as found:
-            assert found.name == "trainer"
-            assert found.running
-            assert found.image == IMAGE
-            assert found.detail["HostConfig"]["ShmSize"] == 64 << 20
-            assert found.engine.kind == "podman"
-            identity = found.id
-        with find_container(identity[:12]) as again:
-            assert again.id == identity
+def test_a_container_is_found_by_its_name_and_by_the_beginning_of_its_id(rig: Rig, resting: str) -> None:
+    with find_container(resting) as found:
+        assert found.name == resting
+        assert found.running
+        assert found.image == IMAGE
+        assert found.workdir == "/app"
+        assert found.engine.kind == "podman"
+        identity = found.id
+    with find_container(identity[:12]) as again:
+        assert again.id == identity
 
 
-def test_an_absent_container_is_answered_with_the_nearest_names(rig: Rig) -> None:
-    with (
-        rig.container(name="trainer"),
-        pytest.raises(UnreachableError, match="Did you mean trainer"),
-        find_container("trianer"),
-    ):
+def test_an_absent_container_is_answered_with_the_nearest_names(rig: Rig, resting: str) -> None:
+    with pytest.raises(UnreachableError, match=f"Did you mean {resting}"), find_container("restign"):
         pass
 
 
@@ -56,8 +51,8 @@ def test_a_stopped_container_can_be_read_and_not_asked_for_processes(rig: Rig) -
                 found.run(["true"])
 
 
-def test_a_command_is_a_list_and_never_a_shells(rig: Rig) -> None:
-    with rig.container() as name, find_container(name) as found:
+def test_a_command_is_a_list_and_never_a_shells(rig: Rig, resting: str) -> None:
+    with find_container(resting) as found:
         ran = found.run(["echo", "$HOME; a  b"])
         assert (ran.exit_code, ran.stdout) == (0, b"$HOME; a  b\n")
         assert found.run(["false"]).exit_code == 1
@@ -65,16 +60,17 @@ def test_a_command_is_a_list_and_never_a_shells(rig: Rig) -> None:
         assert (failed.exit_code, failed.stderr) == (3, b"oh\n")
 
 
-def test_an_edit_keeps_owner_group_and_mode_and_follows_links(rig: Rig) -> None:
-    script = "cd /app; echo 4 > opt.txt; chown 1000:1001 opt.txt; chmod 4640 opt.txt; ln -s opt.txt l; ln -s /app /data"
-    with rig.container() as name, find_container(name) as found:
-        rig.sh(name, script)
+def test_an_edit_keeps_owner_group_and_mode_and_follows_links(rig: Rig, resting: str) -> None:
+    script = "mkdir /edited; cd /edited; echo 4 > opt.txt; chown 1000:1001 opt.txt; chmod 4640 opt.txt; ln -s opt.txt l; ln -s /edited /data"
+    with find_container(resting) as found:
+        rig.sh(resting, script)
         before = found.read("/data/l")
-        assert (before.path, before.data) == ("/app/opt.txt", b"4\n")
+        assert (before.path, before.data) == ("/edited/opt.txt", b"4\n")
         assert (before.mode, before.owner) == (0o4640, (1000, 1001))
         found.write(before, b"0\n")
         assert (
-            rig.sh(name, "cat /app/opt.txt; stat -c '%a %u %g' /app/opt.txt; test -L /app/l") == "0\n4640 1000 1001\n"
+            rig.sh(resting, "cat /edited/opt.txt; stat -c '%a %u %g' /edited/opt.txt; test -L /edited/l")
+            == "0\n4640 1000 1001\n"
         )
 
 
@@ -87,28 +83,31 @@ def test_a_file_of_a_stopped_container_keeps_its_owner(rig: Rig) -> None:
             assert after.data == b"0\n"
 
 
-def test_a_file_that_changed_meanwhile_is_not_written(rig: Rig) -> None:
-    with rig.container() as name, find_container(name) as found:
-        before = found.read("/app/config.yaml")
-        rig.sh(name, "echo other > /app/config.yaml")
+def test_a_file_that_changed_meanwhile_is_not_written(rig: Rig, resting: str) -> None:
+    with find_container(resting) as found:
+        rig.sh(resting, "mkdir /changing; echo 4 > /changing/a.txt")
+        before = found.read("/changing/a.txt")
+        rig.sh(resting, "echo other > /changing/a.txt")
         with pytest.raises(UnreachableError, match="has changed"):
             found.write(before, b"0\n")
-        assert rig.sh(name, "cat /app/config.yaml") == "other\n"
+        assert rig.sh(resting, "cat /changing/a.txt") == "other\n"
 
 
 def test_the_images_own_copy_is_still_there_after_an_edit(rig: Rig) -> None:
     with rig.container() as name, find_container(name) as found:
+        there = rig.left_over()
         rig.sh(name, "echo 'num_workers: 0' > /app/config.yaml; echo new > /app/new.txt")
         with found.as_its_image() as twin:
             assert twin.read("/app/config.yaml").data == b"num_workers: 4\n"
             assert twin.stat("/app/new.txt") is None
-        assert rig.left_over() == [f"/{name}"]
+        assert rig.left_over() == there
 
 
-def test_a_folder_is_read_in_one_stream_up_to_a_limit(rig: Rig) -> None:
-    with rig.container() as name, find_container(name) as found:
+def test_a_folder_is_read_in_one_stream_up_to_a_limit(rig: Rig, resting: str) -> None:
+    with find_container(resting) as found:
         rig.sh(
-            name, "mkdir /w; cd /w; echo a > a.py; echo b > b.bin; dd if=/dev/zero of=m bs=1k count=900; echo z > z.py"
+            resting,
+            "mkdir /w; cd /w; echo a > a.py; echo b > b.bin; dd if=/dev/zero of=m bs=1k count=900; echo z > z.py",
         )
         read = list(found.read_folder("/w", lambda path, _size: path.endswith(".py"), 4 << 20))
         assert sorted(file.path for file in read) == ["/w/a.py", "/w/z.py"]

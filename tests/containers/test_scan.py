@@ -56,10 +56,9 @@ def test_a_container_that_tells_no_folder_has_to_be_told_one(rig: Rig, capsys: p
     assert "Name them" in capsys.readouterr().err
 
 
-def test_a_path_that_is_not_there_is_told(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
-    with rig.container() as name:
-        assert main(["scan", "--container", name, "/nowhere"]) == 3
-    assert f"There is no /nowhere in {name}." in capsys.readouterr().err
+def test_a_path_that_is_not_there_is_told(rig: Rig, resting: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scan", "--container", resting, "/nowhere"]) == 3
+    assert f"There is no /nowhere in {resting}." in capsys.readouterr().err
 
 
 def test_a_mounted_folder_is_scanned_with_the_rest(
@@ -80,7 +79,6 @@ def test_what_a_process_was_started_with_is_in_effect(rig: Rig, capsys: pytest.C
     assert [site["in_effect"]["value"] for site in answer["sites"]] == ["3"]
 
 
-def test_expectations_hold_inside_too(rig: Rig) -> None:
-    with rig.container(working_dir="/app") as name:
-        assert main(["scan", "--container", name, "--expect", "num_workers=4"]) == 0
-        assert main(["scan", "--container", name, "--expect", "num_workers=0"]) == 1
+def test_expectations_hold_inside_too(rig: Rig, resting: str) -> None:
+    assert main(["scan", "--container", resting, "--expect", "num_workers=4"]) == 0
+    assert main(["scan", "--container", resting, "--expect", "num_workers=0"]) == 1
