@@ -77,6 +77,11 @@ class Spec:
     """Settled: the fixed workers are forked first. Who comes second may be faster by a tenth for good (where its memory lies)."""
 
 
+SHORTEST_SLEEP_S = 1e-3
+"""A sleep lasts some 60 µs longer than it was asked for, and hundreds beside neighbours (timer slack, prctl(2)): a shorter step
+turns round until its time has come, as a host does that launches small kernels one after another."""
+
+
 class Step:
     """The training step: sleeps as the host does while a GPU computes, or computes on the CPU."""
 
@@ -90,8 +95,12 @@ class Step:
         if self.rounds:
             for _ in range(self.rounds):
                 self._left @ self._right
-        elif self.seconds > 0:
+        elif self.seconds >= SHORTEST_SLEEP_S:
             time.sleep(self.seconds)
+        elif self.seconds > 0:
+            until_s = time.perf_counter() + self.seconds
+            while time.perf_counter() < until_s:
+                pass
 
     def halve(self) -> None:
         """From now on it takes half as long."""
