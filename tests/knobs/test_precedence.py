@@ -356,6 +356,20 @@ def test_equal_keys_in_json_are_one_place_and_in_two_objects_two() -> None:
         assert judged(places)[0].kind is kind
 
 
+def test_a_configuration_that_lies_over_others_counts_with_its_own_value() -> None:
+    own = "_base_ = [\n    '../_base_/coco.py',\n]\ntrain_dataloader = dict(batch_size=2, num_workers=⟨4⟩)\n"
+    places = Places(
+        {
+            "configs/_base_/coco.py": "train_dataloader = dict(num_workers=⟨2⟩)\n",
+            "configs/a/one.py": own,
+            "configs/a/two.py": "_base_ = './one.py'\ntrain_dataloader = dict(num_workers=⟨8⟩)\n",
+        }
+    )
+    for name in places.sources:
+        places.site(name, Role.CONFIG, setting="train_dataloader.num_workers", owner="train_dataloader")
+    assert [site.wins for site in judged(places)] == [None, None, True]
+
+
 def test_one_of_several_configurations_counts_only_where_it_is_named() -> None:
     files = {"train.py": "import sys\n", "a.yaml": "num_workers: ⟨4⟩\n", "b.yaml": "num_workers: ⟨8⟩\n"}
     for extra, wins in (({}, [None, None]), ({"run.sh": "python train.py --cfg b.yaml\n"}, [None, True])):

@@ -26,6 +26,8 @@ _EXPORTED = re.compile(r"(?:^|,)([A-Z_]+)=([^,]*)")
 _ENVIRONMENT = {"-e", "--env", "-x", "--genv", "--envs", "--build-arg"}
 # Names of a count that say themselves that they are a loader's, whatever the program does besides.
 _OF_A_LOADER = {"data", "loader", "loaders", "dataloader", "dataloaders", "dl", "dataset", "loading"}
+# Sections of settings whose workers are Ray's actors or a server's processes: `rollout.agent.num_workers=8`.
+_OF_OTHERS = {"agent", "rollout", "reward", "ray", "actor", "server", "scaling", "env"}
 
 
 def sites_of_words(source: Source, words: Sequence[Word], form: Form) -> list[KnobSite]:
@@ -152,6 +154,8 @@ def _meant(name: str, found: Spelled, layer: Layer, value: Word) -> bool:
         return found.sure or layer.runs is Runs.JOB
     if found.knob in {"shm_size", "threads_env"}:
         return found.sure
+    if set(words_of(name.rpartition(".")[0])) & _OF_OTHERS:
+        return False
     if layer.runs in {Runs.JOB, Runs.WRAPPER} and name.startswith("-"):
         return False
     if found.knob == "num_workers" and not is_of_a_loader(name):

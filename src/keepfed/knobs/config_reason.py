@@ -36,7 +36,7 @@ _BESIDE_OTHERS = re.compile(
 )
 _BUILT_BY = {"_target_", "class_path", "type", "target", "cls", "class", "strategy"}
 _OTHER_CLASSES = re.compile(
-    r"(?i)\b(?:horovod)?ray(?=[A-Z_.]|\b)|dask|\w*writer|\w*executor|\w*(?:thread|process)pool|gunicorn|onnx\w*"
+    r"(?i)\b(?:horovod)?ray(?=[A-Z_.]|\b)|dask|\w*writer|\w*executor|\w*(?:reward|rollout|agentloop)\w*|\w*(?:thread|process)pool|gunicorn|onnx\w*"
 )
 _CI = re.compile(
     r"(?i)(?:^|/)(?:\.github/|\.gitlab/|\.circleci/|\.buildkite/|\.azure\w*/|\.?gitlab-ci\b|\.travis\.|azure-pipelines"

@@ -98,7 +98,7 @@ def script_path(launch: Launch, known: Container[str], by_base: Mapping[str, Seq
     folder = PurePosixPath(launch.file).parent
     for above in (folder, *folder.parents):
         for option in options:
-            path = _plain(above / option)
+            path = plain_path(above / option)
             if path in known:
                 return path
     ends = [
@@ -110,7 +110,7 @@ def script_path(launch: Launch, known: Container[str], by_base: Mapping[str, Seq
     return ends[0] if len(ends) == 1 else ""
 
 
-def _plain(path: PurePosixPath) -> str:
+def plain_path(path: PurePosixPath) -> str:
     """The path without `.` and `..`, as far as that can be done without a file system."""
     parts: list[str] = []
     for part in path.parts:

@@ -4,9 +4,10 @@
     conf/train.yaml               defaults: [data: mnist, debug: null]
     conf/data/mnist.yaml          num_workers: 4     selected, counts
     conf/debug/default.yaml       num_workers: 0     counts for who says debug=default: cannot be told
+    configs/my.py                 _base_ = ["../_base_/coco.py"]; train_dataloader = dict(num_workers=4)   its own value counts
 
 Sources: docs.docker.com/compose/how-tos/multiple-compose-files/merge (which file is merged by itself),
-hydra.cc/docs/advanced/defaults_list, and YAML 1.2 section 3.2.1.3, by which equal keys are an error that most loaders answer by
+hydra.cc/docs/advanced/defaults_list, mmengine's "Config" (inheritance), and YAML 1.2 section 3.2.1.3, by which equal keys are an error that most loaders answer by
 taking the later one.
 """
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePosixPath
 
+from keepfed.knobs.launches import plain_path
 from keepfed.knobs.project import Projects
 from keepfed.knobs.site import Form, KnobSite, Role
 
@@ -31,6 +33,7 @@ _ENTRY = re.compile(
     r"^[ \t]*-[ \t]+(?:(?:override|optional)[ \t]+)*/?([\w./@-]+)[ \t]*(?::[ \t]*[\"']?([^\s#\"']*)[\"']?)?[ \t]*(?:#.*)?$",
     re.MULTILINE,
 )
+_BASE = re.compile(r"(?m)^_base_[ \t]*=[ \t]*((?:\[[^\]]*\]|\([^)]*\)|[\"'][^\n]*))")
 _MOST_LEVELS = 4
 
 
@@ -88,6 +91,13 @@ def selection(name: str, projects: Projects) -> Selection:
             chosen = {listed[group] for listed in lists if group in listed}
             return Selection(True, path.stem in chosen or f"{group}/{path.stem}" in chosen, group, path.stem)
     return Selection(known=False, selected=False)
+
+
+def bases_of(name: str, projects: Projects) -> frozenset[str]:
+    """The files that a configuration of mmcv's kind is laid over: `_base_ = ["../_base_/datasets/coco.py"]`."""
+    found = _BASE.search(projects.text(name))
+    paths = re.findall(r"[\"']([^\"'\n]+\.(?:py|ya?ml|json))[\"']", found[1]) if found else []
+    return frozenset(plain_path(PurePosixPath(name).parent / path) for path in paths)
 
 
 def defaults_of(text: str) -> dict[str, str] | None:

@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 
 from keepfed.knobs.launches import Launch
-from keepfed.knobs.overlays import Selection, overriding, repeated, selection
+from keepfed.knobs.overlays import Selection, bases_of, overriding, repeated, selection
 from keepfed.knobs.project import Projects
 from keepfed.knobs.site import Form, Kind, KnobSite, Original, Role
 from keepfed.knobs.source import Source
@@ -150,6 +150,8 @@ class _Decision:
         """A constant, an attribute, a dict's entry: counts where something is known to take it, or nothing else is there."""
         if self.ties.is_conditional(site):
             return replace(site, wins=None)
+        if self._is_based_upon(site) or self._bases[site.file]:
+            return replace(site, wins=None if self._is_based_upon(site) else True)
         over = self._given_by_all(site)
         if over is not None:
             return _beaten(site, over, kind=Kind.OVERRIDDEN)
@@ -273,6 +275,19 @@ class _Decision:
         return frozenset(id(end) for end in ends if end is not None)
 
     # --------------------------------------------------------------------------------------------------------------- files
+
+    def _is_based_upon(self, site: KnobSite) -> bool:
+        """Whether another configuration lies over this one and sets the same."""
+        return any(
+            site.file in self._bases[other.file] and (other.owner, other.spelling) == (site.owner, site.spelling)
+            for other in self._same(site)
+        )
+
+    @cached_property
+    def _bases(self) -> dict[str, frozenset[str]]:
+        programs = {site.file for site in self.sites if site.role is Role.CONFIG and site.form is Form.PYTHON}
+        found = {site.file: frozenset[str]() for site in self.sites}
+        return found | {name: bases_of(name, self.projects) for name in programs}
 
     def _selection(self, name: str) -> Selection:
         if name not in self.selections:

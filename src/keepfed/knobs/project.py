@@ -22,7 +22,7 @@ _MARKERS = re.compile(
 )
 _PARTS = re.compile(
     r"(?i)src|lib|conf|configs?|scripts?|options?|experiments?|examples?|tools?|bin|docker|deploy|data|datasets?|models?|utils?"
-    r"|checkpoints?|jobs?|slurm|train(?:ing)?|notebooks?|core"
+    r"|checkpoints?|jobs?|slurm|train(?:ing)?|notebooks?|core|_base_"
 )
 _COMMANDS = re.compile(
     r"(?i).*\.(?:sh|bash|zsh|ksh|slurm|sbatch|slm|pbs|job|sub|bat|cmd|ps1|mk|dockerfile)|(?:gnu)?makefile|dockerfile.*|justfile"
@@ -183,9 +183,9 @@ class Projects:
 
     @cached_property
     def _root_has_parts(self) -> bool:
-        """Whether the folders of the root are parts of one project: `src` beside `configs`, and not one repository each."""
+        """Whether the root is, or its folders are, a part of one project: `src` beside `configs`, not one repository each."""
         depth = len(PurePosixPath(self._root).parts)
-        return any(
+        return bool(_PARTS.fullmatch(PurePosixPath(self._root).name)) or any(
             _PARTS.fullmatch(parts[depth])
             for folder in self._by_folder
             if len(parts := PurePosixPath(folder).parts) > depth

@@ -20,6 +20,7 @@ _NAMES = frozenset(
     SubprocVecEnv make_vec_env AsyncVectorEnv EnvPool set_num_threads set_num_interop_threads setNumThreads
     Word2Vec Doc2Vec FastText LdaMulticore fit_generator predict_generator evaluate_generator
     download snapshot_download upload_large_folder upload_folder save_to_disk push_to_hub from_generator
+    DataProcessor index_parquet_dataset seed_worker
     ComputeConfig range_push barrier Barrier Semaphore BoundedSemaphore ThreadingHTTPServer server GunicornApp
     """.split()  # noqa: SIM905  # a list of names is read, and kept in order, far more easily without quotes
 )
