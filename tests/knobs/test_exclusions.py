@@ -72,6 +72,8 @@ def test_a_workflow_is_told_by_its_content_too() -> None:
         ("a/INSTALL.rst", "document"),
         ("nohup.out", "log"),
         ("train.log", "log"),
+        ("train_log.txt", "log"),
+        ("catalogs.txt", ""),
         ("a.py", ""),
     ],
 )

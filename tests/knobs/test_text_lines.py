@@ -144,3 +144,8 @@ def test_powershells_parameters_and_lists_of_words_are_read() -> None:
         ("--workers", "$Workers", Kind.REFERENCE),
         ("OMP_NUM_THREADS", "$Cap", Kind.REFERENCE),
     ]
+
+
+def test_patterns_of_files_begin_no_comment_and_take_no_time() -> None:
+    text = "copy data/* out\n" * 20_000 + "copy a/* b*/c\nset NUM_WORKERS=4\n/* num_workers = 3 */\n"
+    assert found("a.bat", text) == [("NUM_WORKERS", "4", Kind.LITERAL)]

@@ -47,6 +47,8 @@ _DOCUMENT_NAMES = re.compile(
 )
 _LOGS = (".log", ".out", ".err", ".stdout", ".stderr")
 
+_LOG_NAMES = re.compile(r"(?:.*[._-])?(?:logs?|nohup|stdout|stderr)(?:[._-].*)?\.txt")
+
 _TEST_NAME = re.compile(
     r"(?:test|tests|conftest|unittest)s?[._-].*|.*[._-](?:test|tests)\.py|conftest\.py", re.IGNORECASE
 )
@@ -106,7 +108,7 @@ def document_or_log(base: str) -> str:
     low = base.lower()
     if low.endswith(_DOCUMENTS) or _DOCUMENT_NAMES.fullmatch(low.rpartition("/")[2]):
         return "knobs.skipped_document"
-    return "knobs.skipped_log" if low.endswith(_LOGS) else ""
+    return "knobs.skipped_log" if low.endswith(_LOGS) or _LOG_NAMES.fullmatch(low.rpartition("/")[2]) else ""
 
 
 def path_reason(path: str) -> str:

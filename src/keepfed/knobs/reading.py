@@ -49,7 +49,7 @@ READERS: tuple[Reader, ...] = (
     # Python and notebooks
     Reader(
         "keepfed.knobs.python:read",
-        suffixes=(".py", ".pyw", ".pyi", ".py3", ".pyx"),
+        suffixes=(".py", ".pyw", ".py3", ".pyx"),
         programs=r"python[\d.]*|pypy3?|uv",
     ),
     Reader("keepfed.knobs.notebook:read", suffixes=(".ipynb",)),
@@ -73,7 +73,23 @@ READERS: tuple[Reader, ...] = (
     # command lines
     Reader(
         "keepfed.knobs.shell:read",
-        suffixes=(".sh", ".bash", ".zsh", ".ksh", ".fish", ".csh", ".slurm", ".sbatch", ".slm", ".pbs", ".job", ".sub"),
+        suffixes=(
+            ".sh",
+            ".bash",
+            ".zsh",
+            ".ksh",
+            ".fish",
+            ".csh",
+            ".slurm",
+            ".sbatch",
+            ".slm",
+            ".pbs",
+            ".job",
+            ".sub",
+            ".lsf",
+            ".qsub",
+            ".sge",
+        ),
         programs=r"(?:ba|z|k|da|fi|c|tc|a)?sh",
         begins=rb"(?m)^#(?:SBATCH|PBS|BSUB|\$) -",
     ),

@@ -27,8 +27,8 @@ _COMMENT = re.compile(
     rb"""
     "(?:[^"\\\n]|\\[^\n])*" | '(?:[^'\\\n]|\\[^\n])*'            # quoted, so no comment begins in it
     | (?P<comment>
-        <\#.*?\#> | /\*.*?\*/ | <!--.*?--> | \{\#.*?\#\}  # blocks: PowerShell, C and Helm, XML, Jinja
-      | \"\"\".*?\"\"\" | '''.*?'''                       # docstrings
+        (?:^|(?<=\s))(?:<\#.{0,9999}?\#>|/\*.{0,9999}?\*/|<!--.{0,9999}?-->|\{\#.{0,9999}?\#\})  # PowerShell, C and Helm, XML, Jinja
+      | \"\"\".{0,9999}?\"\"\" | \'\'\'.{0,9999}?\'\'\'     # docstrings; bounded, or a file of `a/*` would take for ever
       | (?:^|(?<=[\s,;{\[(]))(?:\#|//)[^\n]*              # to the end of the line
       | (?mi:^[ \t]*@?(?:rem\b|::|dnl\b|;))[^\n]*         # batch, m4, INI
       | (?mi:^[ \t]*@?(?:echo|write-\w+)\b)[^\n]*        # what is printed is no more than a remark
