@@ -59,6 +59,17 @@ def test_workers_of_servers_and_comments_are_no_sites(text: str) -> None:
     assert literals("config.properties", text) == []
 
 
+def test_the_environment_of_a_service_holds_variables() -> None:
+    text = '[Service]\nEnvironment=OMP_NUM_THREADS=4\nEnvironment="MKL_NUM_THREADS=2" "A=1"\nExecStart=/usr/bin/python train.py --num_workers 8\n'
+    assert literals("train.service", text) == [
+        ("OMP_NUM_THREADS", "4"),
+        ("MKL_NUM_THREADS", "2"),
+        ("--num_workers", "8"),
+    ]
+    supervised = '[program:t]\ncommand=gunicorn --workers 4\nenvironment=OMP_NUM_THREADS="3",A="b"\n'
+    assert [(site.value, site.quoted) for site in sites("programs.conf", supervised)] == [("3", True)]
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["a", "B", "c d"]),

@@ -100,6 +100,7 @@ hydra: {launcher: {cpus_per_task: 10}}
 training: {dataloader_num_workers: 4, dataloader_pin_memory: true}
 WORKERS: 4
 BATCH_SIZE: 2
+dm: {class_path: x.DataModule, init_args: {workers: 3, train_workers: 2, test_workers: 1, batch_size: 1}}
 """
     assert literals("c.yaml", text) == [
         ("worker_num", "2"),
@@ -111,6 +112,9 @@ BATCH_SIZE: 2
         ("dataloader_num_workers", "4"),
         ("dataloader_pin_memory", "true"),
         ("WORKERS", "4"),
+        ("workers", "3"),
+        ("train_workers", "2"),
+        ("test_workers", "1"),
     ]
 
 

@@ -23,7 +23,7 @@ from keepfed.knobs.words import Word
 
 _KEYS = re.compile(
     r"(?i)(?:\w*[._-])?(?:commands?|cmds?|cmdline|args?|arguments|argv|entrypoint|entry_?point|run|scripts?|shell|exec|overrides"
-    r"|run_?args|run_options|program|program_?args|options|flags|extra_args|setup|job|task|launch)"
+    r"|run_?args|run_options|program|program_?args|options|flags|extra_args|setup|job|task|launch|execstart)"
 )
 _SCRIPT_LINE = re.compile(
     r"(?m)^\s*(?:export\s+\w+=|#!\S*sh\b|#SBATCH|(?:python3?|torchrun|srun|accelerate|deepspeed)\s)"

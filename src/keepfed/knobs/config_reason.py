@@ -15,6 +15,20 @@ from keepfed.knobs.spelling import Spelled, words_of
 _LOADER = {"dataloader", "dataloaders", "loader", "loaders", "loading", "datamodule", "reader", "dl"}
 _DATA = _LOADER | {"data", "dataset", "datasets", "input", "train", "training", "trainer", "val", "valid", "validation"}
 _DATA |= {"eval", "evaluation", "test", "testing", "finetune", "pretrain"}
+# Sections that hand over what is in them to whatever the section above is.
+_PASSED_ON = {
+    "init",
+    "args",
+    "arguments",
+    "params",
+    "parameters",
+    "kwargs",
+    "config",
+    "cfg",
+    "options",
+    "settings",
+    "common",
+}
 _BATCH = re.compile(
     r"(?i)(?:\w+[._-])?(?:(?:mini_?)?batch_?size\w*|batch|bs|shuffle\w*|pin_?mem\w*|drop_last|prefetch_factor|persistent_workers"
     r"|epochs?|(?:max|num|n|total)_?epochs?|data_?root\w*|data_?sets?|data_?loaders?|collate_fn|samples_per_gpu|imgs_per_\w+)"
@@ -97,7 +111,7 @@ def _company(beside: list[str]) -> int:
 
 def _reason(key: str, above: list[set[str]], company: int) -> bool:
     words = set(words_of(key))
-    near = above[-1] if above else set()
+    near = next((section for section in reversed(above) if not section <= _PASSED_ON), set())
     if words & {"worker", "workers", "reader", "readers"}:
         return bool(near & _DATA) or company >= 2 or any(section & _LOADER for section in above)
     # Threads and CPUs are the loader's where the section says so; pix2pix and its descendants alone write nThreads.

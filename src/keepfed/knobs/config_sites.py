@@ -50,6 +50,8 @@ _DESCRIPTION = {
 _ASSIGNMENT = re.compile(
     r"[+~]{0,2}(?P<path>(?:\w+[./@])*)(?P<name>[A-Za-z_]\w*)=(?P<quote>[\"']?)(?P<value>.*?)(?P=quote)"
 )
+# systemd's `Environment=A=1` and supervisord's `environment=A="1",B="2"`.
+_ASSIGNED = re.compile(r"(?<!\w)(?P<name>[A-Z][A-Z0-9_]*)=(?P<quote>[\"']?)(?P<value>[^\s,\"']*)(?P=quote)")
 _RECORDS = re.compile(r"(?:^|/)(?:\.hydra|lightning_logs|wandb|mlruns)/")
 
 
@@ -81,6 +83,10 @@ def _sites(document: Document, entry: Entry) -> Iterator[KnobSite]:
         elif config_reason.is_the_loaders(document, entry, meaning, tuple(key[:-1])):
             role = Role.LIMIT if meaning.knob in _LIMITS else Role.CONFIG
             yield from _site(document, entry, key[-1], meaning, role)
+    elif document.form is Form.INI and entry.key.lower() == "environment":
+        for assigned in _ASSIGNED.finditer(entry.text):
+            inner = _inner(entry, *assigned.span("value"), quoted=bool(assigned["quote"]))
+            yield from _variable(document, inner, assigned["name"])
     elif config_commands.file_within(entry):
         yield from config_commands.sites_of_file(document, entry)
     elif config_commands.is_command(entry):

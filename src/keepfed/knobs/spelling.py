@@ -137,6 +137,9 @@ def _workers(words: tuple[str, ...], found: set[str]) -> Spelled | None:
         return None
     if found & _WORKER and (found & _NUMBER or ("workers" in found and others & _LOADING) or {"per", "gpu"} <= found):
         return Spelled("num_workers", sure=True)
+    if "workers" in found and others and others <= _PARTS:
+        # train_workers: the loader's beside a batch size, Ray's beside a cluster.
+        return Spelled("num_workers", sure=False)
     if found & {"threads"} and others - {"threads"} and others & _LOADING:
         return Spelled("num_workers", sure=True)
     return None
