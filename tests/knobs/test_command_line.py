@@ -46,6 +46,7 @@ from tests.knobs.marked import compare
         "docker run --shm-size ⟨8g|overridden⟩ -v /dev/shm:/dev/shm image",
         "python train.py --num_workers ⟨4|overridden⟩ --lr 1 --num_workers ⟨8⟩",
         "uv run train.py --num_workers ⟨4⟩",
+        "./train_debug.sh --num_workers ⟨4⟩",
         "python sample/generate.py --num_workers ⟨4⟩",
         "docker run --gpus '\"device=0,1\"' --rm --shm-size=⟨64gb⟩ -v /a/:/a/:ro debug_workers /bin/bash -c 'python -m x.y'",
         '"${PYTHON}" "${SCRIPT}" --workers ⟨6⟩ --gpus 1',

@@ -15,6 +15,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from keepfed.knobs.known_programs import (
+    BARE_CONTAINER_OPTIONS,
+    CONTAINERS,
+    DOUBTFUL,
+    ELSEWHERE,
+    FOREIGN,
+    FOREIGN_SCRIPTS,
+    INNER,
+    JOBS,
+    LAUNCHERS,
+    SILENT,
+    SURELY_TRAINS,
+    TALKS,
+    TRAINS,
+    WRAPPERS,
+)
 from keepfed.knobs.spelling import words_of
 from keepfed.knobs.words import Word
 
@@ -61,86 +77,13 @@ _SCRIPT = re.compile(r".*\.py[3c]?")
 _SHELL_SCRIPT = re.compile(r".*\.(?:sh|bash|slurm|sbatch)")
 _MODULE = {"-m", "--module"}
 _JOINTS = str.maketrans("_-.", "   ")
-_LAUNCHERS = {
-    "torchrun", "torch.distributed.run", "torch.distributed.launch", "accelerate", "accelerate-launch", "deepspeed", "horovodrun",
-    "composer", "colossalai", "yolo", "lightning", "ipdb", "pdb", "debugpy", "kernprof", "coverage", "viztracer", "scalene",
-}  # fmt: skip
-_CONTAINERS = {"docker", "podman", "nvidia-docker", "nerdctl", "docker.io", "podman-remote", "container"}
-_JOBS = {"srun", "sbatch", "salloc"}
-_WRAPPERS = {
-    "env", "sudo", "nohup", "time", "exec", "nice", "ionice", "taskset", "numactl", "stdbuf", "timeout", "ssh", "mpirun", "mpiexec",
-    "mpiexec.hydra", "uv", "poetry", "pipenv", "pdm", "rye", "hatch", "conda", "mamba", "micromamba", "singularity", "apptainer", "bash",
-    "sh", "zsh", "eval", "command", "xvfb-run", "nsys", "ncu", "nvprof", "strace", "perf", "gdb", "catchsegv", "unbuffer", "script",
-    "watch", "screen", "tmux", "if", "while", "then", "do", "else", "!", "jsrun", "aprun", "qsub", "bsub", "jbsub", "oarsub",
-    "pueue", "parallel", "xargs", "ts", "tsp", "setsid", "chrt", "doas", "dotenv", "infisical", "wandb", "aim", "direnv", "call", "start",
-}  # fmt: skip
-# Those that stand behind the options of another one: `srun -c 8 bash -c "..."`.
-_INNER = {
-    "bash", "sh", "zsh", "env", "singularity", "apptainer", "nice", "numactl", "taskset", "stdbuf", "timeout", "xvfb-run", "nsys", "ncu",
-    "conda", "micromamba", "uv", "poetry", "parallel", "xargs",
-}  # fmt: skip
-_FOREIGN = {
-    "make", "gmake", "ninja", "cmake", "ctest", "meson", "bazel", "cargo", "go", "npm", "yarn", "pnpm", "npx", "node", "gunicorn", "uvicorn",
-    "hypercorn", "daphne", "granian", "waitress-serve", "celery", "rq", "dramatiq", "huey", "airflow", "ray", "dask", "dask-worker",
-    "dask-scheduler", "pytest", "py.test", "tox", "nox", "rsync", "pip", "pip3", "torchserve", "label-studio", "puma",
-    "locust", "wrk", "ab", "hey", "tritonserver", "vllm", "sglang", "terraform", "kubectl", "helm", "gcloud", "aws", "az", "eksctl",
-    "spark-submit", "databricks", "superset", "stress", "stress-ng", "samtools", "bwa", "bowtie2", "ffmpeg", "aria2c", "rclone", "wget",
-    "curl", "tar", "zip", "unzip", "pigz", "zstd", "xz", "sort", "prlimit", "img2dataset", "fairseq-preprocess", "snakemake", "nextflow",
-    "black", "flake8", "pylint", "ruff", "mypy", "isort", "pre-commit", "sphinx-build", "mkdocs", "git", "gs", "gsutil", "s5cmd",
-    "uwsgi", "luigi", "prefect", "arq", "taskiq", "text-generation-launcher", "trtllm-serve", "litellm", "sanic", "bentoml", "fastapi", "jest", "playwright", "vitest", "php", "ruby", "java", "redis-server", "nginx", "mlflow", "streamlit", "gradio", "jupyter", "rails", "sidekiq",
-}  # fmt: skip
-_SILENT = {
-    "echo", "printf", "print", "cat", "grep", "egrep", "fgrep", "rg", "sed", "awk", "test", "[", "[[", "tee", "read", "die", "fatal", "say",
-    "usage", "help", "logger", "Write-Host", "Write-Output", "rem", "::", "true", "false", ":", "man", "notify-send", "cowsay", "ls", "find",
-}  # fmt: skip
-_TALKS = {
-    "log",
-    "logs",
-    "echo",
-    "print",
-    "info",
-    "warn",
-    "warning",
-    "err",
-    "error",
-    "usage",
-    "help",
-    "msg",
-    "message",
-    "die",
-    "banner",
-    "title",
-    "debug",
-}
-_FOREIGN_SCRIPTS = {"setup", "manage", "conftest", "waf", "scons"}
-# Of a script's or a module's name: what it does is not a training step's loading.
-_ELSEWHERE = {
-    "preprocess", "preprocessing", "prepare", "prep", "convert", "converter", "conversion", "download", "downloader", "tokenize", "tokenizer",
-    "ray", "rllib", "dask", "crawl", "crawler", "scrape", "upload", "server", "serve", "serving", "api", "webui", "app", "agent", "agents",
-    "build", "install", "crop", "resize", "pack", "shard", "dedup", "filter", "clean", "unzip", "extractor", "beam", "dataflow", "client", "vllm", "sglang", "litellm", "openai", "sweagent", "compress", "decompress", "transcode",
-}  # fmt: skip
-# The same of less weight: many of them load data too, but their plain `--workers` is a pool of processes as often as not.
-_DOUBTFUL = {
-    "process", "processing", "generate", "generator", "fetch", "parquet", "export", "ingest", "index", "merge", "split", "annotate",
-    "collect", "stats", "analyze", "match", "play", "selfplay", "simulate", "search", "frames", "render", "mesh", "voxelize", "migrate", "onnx", "ort", "openvino",
-    "tensorrt", "trt", "tflite", "stress", "burn",
-}  # fmt: skip
-_SURELY_TRAINS = {"train", "training", "trainer", "finetune", "pretrain"}
-_TRAINS = {
-    "train", "training", "trainer", "finetune", "finetuning", "tune", "pretrain", "pretraining", "eval", "evaluate", "evaluation", "val", "validate",
-    "test", "infer", "inference", "predict", "detect", "distill", "fit", "linprobe", "lincls", "moco", "imagenet", "dino", "mae", "ddp", "fsdp",
-    "distributed", "sft", "classification", "segmentation", "cifar", "gan", "vae", "linear", "supervised", "sup",
-}  # fmt: skip
+# Names of options that programs have which load data. `data` itself and `model` say too little.
 _LOADS = re.compile(
-    r"(?i)^[ab]$|\bbatch(?= size| sz|s?$| per)|\b(?:bs|epochs?|lr|learning|optim(?:izer)?|momentum|weight_?decay|wd|arch|backbone|gpus?|cuda|cudnn|ddp|dist|amp|fp16|bf16"
-    r"|precision|resume|pretrain(?:ed)?|ckpt|checkpoints?(?:_dir)?|weights|imgsz|img|datasets?|dataroot|train|val|nproc|devices?"
-    r"|sync|loader|schedul(?:e|er)|warmup|rank|world|num classes)(?![a-z])"
+    r"(?i)^[ab]$|\bbatch(?= size| sz|s?$| per)|\b(?:bs|epochs?|lr|learning|optim(?:izer)?|momentum|weight_?decay|wd|arch|backbone"
+    r"|gpus?|cuda|cudnn|ddp|dist|amp|fp16|bf16|precision|resume|pretrain(?:ed)?|ckpt|checkpoints?|weights|imgsz|img|datasets?|dataroot"
+    r"|train|val|nproc|devices?|sync|loader|schedul(?:e|er)|warmup|rank|world|num classes)(?![a-z])"
 )
 _OPTION = re.compile(r"--?([A-Za-z][\w.-]*)|\+{0,2}([A-Za-z][\w.]*)=")
-_BARE_CONTAINER_OPTIONS = {
-    "--rm", "--privileged", "--init", "--read-only", "--publish-all", "--no-healthcheck", "--oom-kill-disable", "--sig-proxy", "--interactive",
-    "--tty", "--detach", "--quiet", "--disable-content-trust", "--replace", "--rmi", "--no-hosts", "--tls-verify", "--http-proxy",
-}  # fmt: skip
 
 
 def layers(words: Sequence[Word]) -> Iterator[Layer]:
@@ -150,7 +93,7 @@ def layers(words: Sequence[Word]) -> Iterator[Layer]:
     launched = False
     while start < len(words):
         layer, start = _layer(words, start, launched)
-        launched = launched or layer.name in _LAUNCHERS
+        launched = launched or layer.name in LAUNCHERS
         yield layer
 
 
@@ -158,18 +101,18 @@ def program_like(text: str) -> bool:
     """Whether a word alone says that a command begins with it: `python`, `torchrun`, `train.py`, `docker`."""
     base = _base(text)
     scripts = (_PYTHON, _SCRIPT, _SHELL_SCRIPT)
-    return any(pattern.fullmatch(base) for pattern in scripts) or base in _LAUNCHERS | _CONTAINERS | _JOBS
+    return any(pattern.fullmatch(base) for pattern in scripts) or base in LAUNCHERS | CONTAINERS | JOBS
 
 
 def is_silent(name: str) -> bool:
     """Whether a command prints its words, or looks for them."""
     base = _base(name)
-    return base in _SILENT or bool(set(words_of(base)) & _TALKS)
+    return base in SILENT or ("." not in name and "/" not in name and bool(set(words_of(base)) & TALKS))
 
 
 def is_foreign(name: str) -> bool:
     """Whether a command is a program whose workers are not a loader's, or one that counts."""
-    return _base(name) in _FOREIGN | {"seq"}
+    return _base(name) in FOREIGN | {"seq"}
 
 
 def _layer(words: Sequence[Word], start: int, launched: bool) -> tuple[Layer, int]:
@@ -178,9 +121,9 @@ def _layer(words: Sequence[Word], start: int, launched: bool) -> tuple[Layer, in
     if first.startswith("-") or "=" in first:
         rest = _until(words, start)
         return _made(Runs.FRAGMENT, "", words[start:rest], launched), rest
-    if is_silent(base):
+    if is_silent(first):
         return Layer(Runs.SILENT, base, words[start + 1 :], trains=False, elsewhere=True), len(words)
-    if base in _CONTAINERS or re.fullmatch(r"\$[({]?\w*(?:DOCKER|PODMAN|CONTAINER)\w*[)}]?", base):
+    if base in CONTAINERS or re.fullmatch(r"\$[({]?\w*(?:DOCKER|PODMAN|CONTAINER)\w*[)}]?", base):
         return _container(words, start)
     if _PYTHON.fullmatch(base) or _SCRIPT.fullmatch(base) or (start and words[start - 1].text in _MODULE):
         return _python(words, start, launched)
@@ -192,10 +135,10 @@ def _layer(words: Sequence[Word], start: int, launched: bool) -> tuple[Layer, in
 
 def _of(base: str) -> Runs:
     for names, runs in (
-        (_FOREIGN, Runs.FOREIGN),
-        (_LAUNCHERS, Runs.PYTHON),
-        (_JOBS, Runs.JOB),
-        (_WRAPPERS, Runs.WRAPPER),
+        (FOREIGN, Runs.FOREIGN),
+        (LAUNCHERS, Runs.PYTHON),
+        (JOBS, Runs.JOB),
+        (WRAPPERS, Runs.WRAPPER),
     ):
         if base in names:
             return runs
@@ -207,11 +150,11 @@ def _python(words: Sequence[Word], start: int, launched: bool) -> tuple[Layer, i
     at, name = (start, words[start].text)
     if _PYTHON.fullmatch(_base(name)):
         at, name = _script(words, start + 1)
-    if name in _LAUNCHERS:
+    if name in LAUNCHERS:
         rest = _until(words, at + 1, Runs.PYTHON)
         return _made(Runs.PYTHON, name, words[at + 1 : rest], launched=True), rest
     stem = _base(name).removesuffix(".py")
-    if stem.split(".")[0] in _FOREIGN | _FOREIGN_SCRIPTS:
+    if stem.split(".")[0] in FOREIGN | FOREIGN_SCRIPTS:
         return Layer(Runs.FOREIGN, name, words[at + 1 :], trains=False, elsewhere=True), len(words)
     return _made(Runs.PYTHON, name, words[at + 1 :], launched), len(words)
 
@@ -239,7 +182,7 @@ def _container(words: Sequence[Word], start: int) -> tuple[Layer, int]:
     first = at
     while at < len(words) and (words[at].text.startswith("-") or words[at].text in {"\\", "\n"}):
         option = words[at].text
-        alone = "=" in option or option in _BARE_CONTAINER_OPTIONS or re.fullmatch(r"-[itdP]+|-q", option)
+        alone = "=" in option or option in BARE_CONTAINER_OPTIONS or re.fullmatch(r"-[itdP]+|-q", option)
         at += 1 if alone else 2
     name = words[at].text if at < len(words) else ""
     return _made(Runs.CONTAINER, name, words[first:at], launched=False), min(at + 1, len(words))
@@ -249,9 +192,9 @@ def _made(runs: Runs, path: str, words: Sequence[Word], launched: bool) -> Layer
     """A layer, judged by the name of its program and by the names of the options beside."""
     name = _base(path)
     said = set(words_of(_stem(name)))
-    elsewhere = bool(said & _ELSEWHERE) and not said & _SURELY_TRAINS
-    doubtful = bool(said & _DOUBTFUL) and not said & _SURELY_TRAINS
-    says_so = bool(set(words_of(_stem(path))) & _TRAINS)
+    elsewhere = bool(said & ELSEWHERE) and not said & SURELY_TRAINS
+    doubtful = bool(said & DOUBTFUL) and not said & SURELY_TRAINS
+    says_so = bool(set(words_of(_stem(path))) & TRAINS)
     trains = {
         Runs.PYTHON: launched or says_so or _loads(words),
         Runs.OTHER: says_so,
@@ -274,7 +217,7 @@ def _until(words: Sequence[Word], start: int, runs: Runs = Runs.OTHER) -> int:
             return at
         if program_like(base) or (at == start and _of(base) is not Runs.OTHER):
             return at
-        if runs in {Runs.WRAPPER, Runs.JOB} and base in _FOREIGN | _JOBS | _INNER:
+        if runs in {Runs.WRAPPER, Runs.JOB} and base in FOREIGN | JOBS | INNER:
             return at
     return len(words)
 

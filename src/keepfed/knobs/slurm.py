@@ -28,12 +28,12 @@ _EXPORTED = re.compile(r"(?:^|,)([A-Z_]+)=([^,]*)")
 def sites_of_directives(source: Source, begin: int, stop: int) -> Iterator[KnobSite]:
     """The settings in the lines that begin with `#SBATCH`, of a script that stands in this stretch of `source.utf8`."""
     text = source.utf8
+    first = _COMMAND.search(text, begin, stop)
     for directive in _DIRECTIVE.finditer(text, begin, stop):
         remark = _REMARK.search(directive[1])
         end = directive.start(1) + (remark.start() if remark else len(directive[1]))
-        first = _COMMAND.search(text, begin, directive.start())
         for made in _sites_of_line(source, directive.start(1), end):
-            yield replace(made, kind=Kind.DEAD) if first else made
+            yield replace(made, kind=Kind.DEAD) if first and first.start() < directive.start() else made
 
 
 def _sites_of_line(source: Source, start: int, end: int) -> Iterator[KnobSite]:
