@@ -27,6 +27,8 @@ from tests.knobs.marked import compare, plain, sites_in
         "NUM_WORKERS=4\nfor i in $(seq 1 $NUM_WORKERS); do ./start $i; done\n",
         "NUM_WORKERS=4\nexec gunicorn --workers $NUM_WORKERS app:app\n",
         "export NUM_WORKERS=⟨4⟩\n",
+        'export GUNICORN_CMD_ARGS="--workers=4 --num-workers=3 --dist x"\n',
+        'num_worker=${3:-"20"}\nfairseq-preprocess --only-source --workers ${num_worker}\n',
         "SHM_SIZE=$(df -h /dev/shm | tail -1)\necho $SHM_SIZE\n",
         "CORES=$(nproc)\nNUM_WORKERS=⟨$((CORES / 2))|expression⟩\npython a.py --num_workers ⟨$NUM_WORKERS|reference⟩\n",
         'export NUM_WORKERS="${OTHER_NUM_WORKERS:-⟨2⟩}" PREFETCH_FACTOR=⟨2⟩\n',

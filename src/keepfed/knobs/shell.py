@@ -21,7 +21,7 @@ from tree_sitter import Node
 from keepfed.knobs.command_line import sites_of_words
 from keepfed.knobs.embedded import sites_within
 from keepfed.knobs.grammar import parse
-from keepfed.knobs.program import is_silent, program_like
+from keepfed.knobs.program import is_foreign, is_silent, program_like
 from keepfed.knobs.shell_tree import (
     ARGUMENTS,
     INTERPRETERS,
@@ -37,6 +37,7 @@ from keepfed.knobs.shell_words import commands_in, words_in
 from keepfed.knobs.site import Form, KnobSite
 from keepfed.knobs.slurm import sites_of_directives
 from keepfed.knobs.source import Source
+from keepfed.knobs.spelling import words_of
 from keepfed.knobs.words import Word, behind, unquoted
 
 _DASH_C = re.compile(r"-[a-z]*c")
@@ -171,7 +172,9 @@ class _Script:
         self.assignments.append(Assignment(named, word, is_exported(node), *span))
 
     def _fragment(self, name: str, words: Sequence[Word]) -> None:
-        """Words that a variable holds for a command line."""
+        """Words that a variable holds for a command line; GUNICORN_CMD_ARGS says whose."""
+        if any(is_foreign(word) for word in words_of(name)):
+            return
         if name and words and words[0].text.startswith((f"${name}", f"${{{name}")):
             words = words[1:]
         if words:
