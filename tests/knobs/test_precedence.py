@@ -247,6 +247,12 @@ def test_an_assignment_in_a_branch_may_or_may_not_count() -> None:
         assert [site.wins for site in judged(places)] == wins
 
 
+def test_the_only_place_of_all_counts_in_a_branch_too() -> None:
+    places = Places({"main.py": "if cuda:\n    kwargs.update({'num_workers': ⟨1⟩})\nDataLoader(d, **kwargs)\n"})
+    places.site("main.py", Role.CONFIG, setting="num_workers")
+    assert [site.wins for site in judged(places)] == [True]
+
+
 def test_a_parameter_is_tied_to_the_call_in_its_own_function_only() -> None:
     places = Places(
         {

@@ -101,6 +101,23 @@ def test_compose_and_its_override(scanned: Scan) -> None:
     }
 
 
+def test_environment_variables_of_an_image_its_service_and_the_program_itself(scanned: Scan) -> None:
+    docker = 'FROM python:3.12\nENV OMP_NUM_THREADS=1\nENV MKL_NUM_THREADS=2\nCMD ["python", "t.py"]\n'
+    compose = "services:\n  t:\n    build: .\n    environment:\n      OMP_NUM_THREADS: 4\n"
+    found = scanned({"Dockerfile": docker, "compose.yaml": compose})
+    assert {place: site.wins for place, site in found.items()} == {
+        "Dockerfile:2:OMP_NUM_THREADS": None,
+        "Dockerfile:3:MKL_NUM_THREADS": True,
+        "compose.yaml:5:OMP_NUM_THREADS": True,
+    }
+    found = scanned(
+        {"t.py": "import os\nos.environ['MKL_NUM_THREADS'] = '8'\nos.environ.setdefault('OMP_NUM_THREADS', '8')\n"}
+    )
+    assert found["Dockerfile:3:MKL_NUM_THREADS"].wins is None
+    assert found["t.py:2:MKL_NUM_THREADS"].wins is True
+    assert found["t.py:3:OMP_NUM_THREADS"].wins is None
+
+
 def test_a_lightning_cli_configuration_named_in_a_script(scanned: Scan) -> None:
     found = scanned(
         {

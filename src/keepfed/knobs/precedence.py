@@ -148,7 +148,7 @@ class _Decision:
 
     def _named(self, site: KnobSite) -> KnobSite:
         """A constant, an attribute, a dict's entry: counts where something is known to take it, or nothing else is there."""
-        if self.ties.is_conditional(site):
+        if self.ties.is_conditional(site) and self._rivals(site):
             return replace(site, wins=None)
         if self._is_based_upon(site) or self._bases[site.file]:
             return replace(site, wins=None if self._is_based_upon(site) else True)
@@ -160,8 +160,24 @@ class _Decision:
         return replace(site, wins=None)
 
     def _variable(self, site: KnobSite) -> KnobSite:
-        """A variable: the last assignment of a file counts, unless some may be skipped."""
-        return replace(site, wins=True if self.assigned[site.file, site.spelling, site.owner] == 1 else None)
+        """A variable: the only assignment of a file counts, unless another file of the project has a later say."""
+        once = self.assigned[site.file, site.spelling, site.owner] == 1
+        return replace(site, wins=True if once and not self._may_be_set_later(site) else None)
+
+    def _may_be_set_later(self, site: KnobSite) -> bool:
+        """Whether an environment variable may have another value by the time that it is read.
+
+        A program that sets it in itself comes last, unless it asks first whether it is set; compose's `environment` comes behind
+        the image's ENV and behind an env_file.
+        """
+        if site.knob != "threads_env":
+            return False
+        others = [other for other in self._same(site) if other.role is Role.VARIABLE and other.file != site.file]
+        if site.form is Form.PYTHON:
+            return bool(others) and (self.ties.is_conditional(site) or "setdefault" in self.ties.line(site))
+        if any(other.form is Form.PYTHON for other in others):
+            return True
+        return site.form in (Form.DOCKERFILE, Form.DOTENV) and any(other.form is Form.YAML for other in others)
 
     # ------------------------------------------------------------------------------------------------------------- rivals
 

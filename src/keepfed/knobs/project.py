@@ -24,6 +24,7 @@ _PARTS = re.compile(
     r"(?i)src|lib|conf|configs?|scripts?|options?|experiments?|examples?|tools?|bin|docker|deploy|data|datasets?|models?|utils?"
     r"|checkpoints?|jobs?|slurm|train(?:ing)?|notebooks?|core|_base_"
 )
+_ONE_PART = re.compile(r"(?i)src|conf|configs?|scripts?|options?")
 _COMMANDS = re.compile(
     r"(?i).*\.(?:sh|bash|zsh|ksh|slurm|sbatch|slm|pbs|job|sub|bat|cmd|ps1|mk|dockerfile)|(?:gnu)?makefile|dockerfile.*|justfile"
 )
@@ -185,7 +186,7 @@ class Projects:
     def _root_has_parts(self) -> bool:
         """Whether the root is, or its folders are, a part of one project: `src` beside `configs`, not one repository each."""
         depth = len(PurePosixPath(self._root).parts)
-        return bool(_PARTS.fullmatch(PurePosixPath(self._root).name)) or any(
+        return bool(_ONE_PART.fullmatch(PurePosixPath(self._root).name)) or any(
             _PARTS.fullmatch(parts[depth])
             for folder in self._by_folder
             if len(parts := PurePosixPath(folder).parts) > depth

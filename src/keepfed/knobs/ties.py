@@ -179,6 +179,10 @@ class Ties:
         candidates = assigned or [other for other in mine if other.role is Role.DEFAULT]
         return candidates[0] if len(candidates) == 1 else None
 
+    def line(self, site: KnobSite) -> str:
+        """The line that a value stands in."""
+        return self._lines(site.file)[site.line - 1]
+
     def _class_line(self, site: KnobSite) -> int:
         """The line of the class that a place stands in, from 1; 0 where it stands in none."""
         return self._enclosing(site, _CLASS)
