@@ -24,3 +24,8 @@ def test_an_option_is_not_dead_where_its_arguments_leave_the_file() -> None:
 
 def test_an_option_that_is_read_is_alive() -> None:
     compare("gan.py", PARSED.format("literal") + "x = DataLoader(d, num_workers=⟨opt.n_cpu|reference⟩)\n")
+
+
+def test_a_module_of_options_that_others_import_has_no_dead_ones() -> None:
+    declared = "".join(f"parser.add_argument('--o{n}', default={n})\n" for n in range(5))
+    compare("options.py", declared + PARSED.format("literal") + "os.environ['CUDA_VISIBLE_DEVICES'] = opt.gpu\n")

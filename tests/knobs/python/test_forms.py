@@ -242,6 +242,7 @@ def test_environment_variables_are_sites_where_they_are_set() -> None:
 os.environ["OMP_NUM_THREADS"] = "⟨4⟩"
 os.environ.setdefault('MKL_NUM_THREADS', '⟨2⟩')
 os.putenv("OPENBLAS_NUM_THREADS", "⟨1⟩")
+os.environ.update(MKL_NUM_THREADS="⟨3⟩")
 env = {"NUMEXPR_NUM_THREADS": "⟨1⟩", "PATH": "x"}
 n = os.environ.get("OMP_NUM_THREADS", "8")
 if "OMP_NUM_THREADS" not in os.environ: pass

@@ -27,12 +27,11 @@ from keepfed.knobs.spelling import Spelled, spelled
 _DICTS = frozenset(
     """
     dict Dict EasyDict edict AttrDict ConfigDict Config CN CfgNode SimpleNamespace Namespace Munch Bunch DotDict OrderedDict
-    Box ConfigNode update Params HParams create DictConfig config
+    Box ConfigNode update Params HParams DictConfig config
     """.split()  # noqa: SIM905  # a list of names is read far more easily without quotes
 )
 _POSITIONS = {5: "num_workers", 7: "pin_memory"}
 _TORCH_LOADERS = {"DataLoader", "StatefulDataLoader"}
-_OTHER_ORDER = "torch_geometric"
 
 
 def call(walk: Walk, node: ast.AST, scope: Scope, to: Key, path: str) -> None:
@@ -101,6 +100,8 @@ def _keywords(walk: Walk, node: ast.Call, scope: Scope, callee: str, path: str) 
         walk.push(named.value, scope, key, own_path)
         meaning = walk.named(named.arg)
         if meaning is None or value is None or spelled(named.arg) is None:
+            continue
+        if environment.variable(walk, named.arg, value, scope, owner=inside):
             continue
         role = _role(callee, settings=settings, as_option=as_option)
         if role is Role.OPTION and isinstance(value, ast.Constant) and value.value is None:

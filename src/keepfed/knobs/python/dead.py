@@ -13,6 +13,7 @@ from keepfed.knobs.python.foreign import only_says
 from keepfed.knobs.python.names import callee_of, last_name
 
 _PARSERS = {"parse_args", "parse_known_args", "parse_intermixed_args"}
+_WHOLE = {"__dict__", "_get_kwargs", "items", "keys", "values"}
 
 
 def unread(tree: ast.Module, utf8: bytes, dests: set[str]) -> set[str]:
@@ -23,18 +24,22 @@ def unread(tree: ast.Module, utf8: bytes, dests: set[str]) -> set[str]:
 
 def _never_named(utf8: bytes, dest: str) -> bool:
     """Whether neither `.dest` nor `"dest"` (for getattr) stands anywhere."""
-    return (
-        re.search(rb"\.\s*" + re.escape(dest.encode()) + rb"\b|[\"']" + re.escape(dest.encode()) + rb"[\"']", utf8)
-        is None
-    )
+    name = re.escape(dest.encode())
+    return re.search(rb"\.\s*" + name + rb"\b|[\"']" + name + rb"[\"']", utf8) is None
 
 
 def _stays(tree: ast.Module) -> bool:
-    """Whether parsed arguments are held by names of this file alone, and only their attributes are used."""
-    holders, parsed, kept = set(), 0, 0
+    """Whether parsed arguments are used here, by names of this file alone, and only attribute by attribute.
+
+    A module that declares options and uses few of them is one that others take them from.
+    """
+    holders: set[str] = set()
+    parsed = kept = declared = 0
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and last_name(node.func) in _PARSERS:
-            parsed += 1
+        if isinstance(node, ast.Call):
+            name = last_name(node.func)
+            parsed += name in _PARSERS
+            declared += name == "add_argument"
         if isinstance(node, ast.Assign) and _parses(node.value):
             target = node.targets[0]
             first = target.elts[0] if isinstance(target, ast.Tuple) and target.elts else target
@@ -43,7 +48,13 @@ def _stays(tree: ast.Module) -> bool:
                 kept += 1
     if not parsed or kept != parsed:
         return False
-    return not any(_escapes(node, holders) for node in ast.walk(tree))
+    read: set[str] = set()
+    for node in ast.walk(tree):
+        if _escapes(node, holders):
+            return False
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in holders:
+            read.add(node.attr)
+    return 2 * len(read) >= declared and not read & _WHOLE
 
 
 def _parses(value: ast.expr) -> bool:
