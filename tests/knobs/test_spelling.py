@@ -33,6 +33,8 @@ from keepfed.knobs.spelling import spelled
         "train_n_workers",
         "num_workers_per_gpu",
         "dataloader-num-workers",
+        "n_jobs_dataloader",
+        "num_loader_threads",
     ],
 )
 def test_a_workers_name_is_known_in_any_order(name: str) -> None:

@@ -131,7 +131,7 @@ def _neighbour(found: set[str]) -> Spelled | None:
 def _workers(words: tuple[str, ...], found: set[str]) -> Spelled | None:
     if words in _WEAK_WORKERS:
         return Spelled("num_workers", sure=False)
-    others = found - _WORKER - _NUMBER
+    others = found - _WORKER - _NUMBER - {"threads", "jobs"}
     if not others <= _AROUND or found <= _WORKER | {"max"} or ("no" in found and "of" not in found):
         # max_workers is what pools of threads and processes are given; no_of_workers is a number, no_workers none.
         return None
@@ -140,6 +140,6 @@ def _workers(words: tuple[str, ...], found: set[str]) -> Spelled | None:
     if "workers" in found and others and others <= _PARTS:
         # train_workers: the loader's beside a batch size, Ray's beside a cluster.
         return Spelled("num_workers", sure=False)
-    if found & {"threads"} and others - {"threads"} and others & _LOADING:
+    if ("threads" in found or words[:2] == ("n", "jobs")) and others & _LOADING:
         return Spelled("num_workers", sure=True)
     return None

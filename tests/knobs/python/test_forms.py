@@ -102,6 +102,19 @@ texts = {"num_workers": "⟨8⟩"}
     assert sites[-1].quoted
 
 
+def test_values_for_several_loaders_are_sites_of_their_own() -> None:
+    compare(
+        "a.py", "x, y = create_loader(d, [None], batch_size=[4, 4], num_workers=[⟨4⟩, ⟨2⟩], is_trains=[True, False])\n"
+    )
+    sites = compare("a.py", 'c = {"data": {"batch_size": {"train": 8}, "num_workers": {"train": ⟨4⟩, "val": ⟨0⟩}}}\n')
+    assert [site.setting for site in sites] == ["c.data.num_workers.train", "c.data.num_workers.val"]
+    compare(
+        "a.py", 'o = {"num_workers": {"type": "int", "default": ⟨0⟩, "description": "Workers of the dataloader"}}\n'
+    )
+    compare("a.py", 'o = {"num_workers": {"type": "int", "default": 2}}\ngrid = {"num_workers": [0, 2, 4]}\n')
+    compare("a.py", 'job = {"spark_version": "11", "node_type_id": "i3", "num_workers": 2}\n')
+
+
 def test_the_paths_of_nested_configs_are_those_of_their_files() -> None:
     sites = compare(
         "configs/a.py",

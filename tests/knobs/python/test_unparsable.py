@@ -77,4 +77,4 @@ def test_deep_nesting_ends_in_no_error(text: str) -> None:
 
 
 def test_long_sums_are_walked_without_recursion() -> None:
-    compare("a.py", "x = " + " + ".join(["1"] * 3000) + "\nnum_workers = ⟨4⟩\n")
+    compare("a.py", "x = " + " + ".join(["1"] * 3000) + "\nloader = DataLoader(d, num_workers=⟨4⟩)\n")

@@ -110,16 +110,24 @@ def _keywords(walk: Walk, node: ast.Call, scope: Scope, callee: str, path: str) 
         if reasoned and not meaning.sure:
             for source in read_keys(value, scope):
                 walk.facts.arrow(source, ASSUMED, scope)
-        walk.place(
-            named.arg,
-            value,
-            role,
-            key,
-            scope,
-            owner=inside if settings else callee,
-            setting=own_path if settings or role is Role.OPTION else "",
-            reasoned=reasoned,
-        )
+        for each in _each_value(callee, value):
+            walk.place(
+                named.arg,
+                each,
+                role,
+                key,
+                scope,
+                owner=inside if settings else callee,
+                setting=own_path if settings or role is Role.OPTION else "",
+                reasoned=reasoned,
+            )
+
+
+def _each_value(callee: str, value: ast.expr) -> list[ast.expr]:
+    """The value, or those of several loaders that one call makes: `create_loader(…, num_workers=[4, 4, 4])`."""
+    if "loader" in callee.lower() and isinstance(value, (ast.List, ast.Tuple)):
+        return value.elts
+    return [value]
 
 
 def _inside(node: ast.Call, callee: str, path: str) -> str:

@@ -57,7 +57,10 @@ class Ownership:
             return True
         if FOREIGN in ends or place.denied or _inside_foreign(place.scope) or _shards(place) or _is_about_others(place):
             return False
-        return not self._around.belong_to_others and self._is_believed(place, assumed=ASSUMED in ends)
+        around = self._around
+        if around.belong_to_others or (place.knob == "num_workers" and around.speak_of_nothing):
+            return False
+        return self._is_believed(place, assumed=ASSUMED in ends)
 
     def _is_believed(self, place: Place, *, assumed: bool) -> bool:
         """Whether a name, with what stands around it, is enough: nobody that is known takes the value."""

@@ -23,7 +23,7 @@ _LOADS = (
 _CLUSTERS = re.compile(rb"(?m)^[ \t]*(?:import|from)[ \t]+(?:ray|dask|distributed|pyspark|horovod\.ray)\b")
 _LOADERS = (b"dataloader", b"data_loader", b"torch.utils.data", b"litdata", b"torchdata")
 _SERVICES = re.compile(
-    rb"(?m)^[ \t]*(?:import|from)[ \t]+(?:asyncio|aiohttp|fastapi|flask|celery|uvicorn|concurrent|grpc|playwright|selenium)\b"
+    rb"(?m)^[ \t]*(?:import|from)[ \t]+(?:asyncio|aiohttp|fastapi|flask|celery|redis|rq|pika|uvicorn|concurrent|grpc|playwright|selenium)\b"
 )
 _LEARNS = (
     b"torch",
@@ -37,6 +37,8 @@ _LEARNS = (
     b"dataset",
     b"epoch",
 )
+_TRAINING = (b"train", b"batch", b"cuda", b"model", b"loader", b"gpu", b"transform")
+_TELLING_BYTES = 3000
 _THREADS = {"num_threads", "n_threads", "nthreads", "threads", "nthread", "num_thread"}
 _NEVER = {"max_workers", "n_jobs", "num_procs", "num_cpus", "num_cpu"}
 
@@ -55,6 +57,11 @@ class Surroundings:
         if _CLUSTERS.search(self._low) and not self._says(_LOADERS):
             return True
         return bool(_SERVICES.search(self._low)) and not self._says(_LEARNS + _LOADERS + _BATCHES)
+
+    @cached_property
+    def speak_of_nothing(self) -> bool:
+        """Whether a file that is long enough to tell has no word of learning: it reads logs, or crawls."""
+        return len(self._utf8) >= _TELLING_BYTES and not self._says(_LEARNS + _LOADERS + _BATCHES + _TRAINING)
 
     @cached_property
     def loads(self) -> bool:
