@@ -93,6 +93,13 @@ def test_pointing_at_a_reference_leads_to_its_definition() -> None:
     assert choice.ways == [(call, option)]
 
 
+def test_pointing_at_a_name_leads_to_what_counts() -> None:
+    option = a_site(line=1, setting="workers", kind=Kind.OVERRIDDEN)
+    flag = a_site(line=3, file="run.sh", spelling="--workers", wins=True)
+    call = a_site(line=9, kind=Kind.REFERENCE, refers_to="args.workers", target=None, counts_at="run.sh:3")
+    assert choose(WISH, [option, flag, call], place=Place("train.py", 9)).changing == [flag]
+
+
 def test_an_expression_without_a_safe_part_is_refused_with_its_reason() -> None:
     site = a_site(line=1, kind=Kind.EXPRESSION, target=None, refusal="knobs.refuse_reference")
     assert lines(choose(WISH, [site])) == ([], {1: "knobs.refuse_reference"})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from keepfed.edit.replacement import EditRefused
 from keepfed.edit.respelling import respelled, says_the_same, unit_changes
 from keepfed.knobs.knob import wish
 from keepfed.knobs.site import Form
@@ -77,6 +80,23 @@ def test_a_change_of_the_style_of_units_is_noticed() -> None:
 )
 def test_what_already_means_what_is_asked_for_is_recognised(knob: str, old: str, asked: str, same: bool) -> None:
     assert says_the_same(a_site(knob=knob), old, wish(knob, asked)) is same
+
+
+@pytest.mark.parametrize(("form", "new"), [(Form.PYTHON, "None"), (Form.JSON, "null"), (Form.YAML, "null")])
+def test_no_prefetching_is_said_in_the_words_of_the_language(form: Form, new: str) -> None:
+    site = a_site(form=form, knob="prefetch_factor")
+    assert respelled(site, "2", wish("prefetch_factor", "None")) == new
+    assert says_the_same(site, new, wish("prefetch_factor", "null"))
+
+
+@pytest.mark.parametrize("others", [{"form": Form.TOML}, {"form": Form.SHELL}, {"form": Form.YAML, "quoted": True}])
+def test_where_a_language_has_no_none_it_is_refused(others: dict[str, Any]) -> None:
+    with pytest.raises(EditRefused, match="cannot be none"):
+        respelled(a_site(knob="prefetch_factor", **others), "2", wish("prefetch_factor", "none"))
+
+
+def test_half_a_gigabyte_is_a_size() -> None:
+    assert respelled(a_site(knob="shm_size", form=Form.YAML), "64gb", wish("shm_size", "1.5g")) == "1536mb"
 
 
 def test_a_gigabyte_of_kubernetes_is_not_a_gibibyte() -> None:

@@ -79,3 +79,15 @@ def test_a_workflow_is_told_by_its_content_too() -> None:
 )
 def test_documents_and_logs_only_speak_about_settings(name: str, reason: str) -> None:
     assert document_or_log(name).removeprefix("knobs.skipped_") == reason
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("keepfed.toml", b'# measured\nschema = "keepfed.profile/1"\n\n[[loader]]\nnum_workers = 4\n'),
+        ("report.json", b'{\n "schema": "keepfed.scan/1",\n "sites": []}\n'),
+    ],
+)
+def test_what_keepfed_has_measured_is_no_setting_of_the_program(name: str, text: bytes) -> None:
+    assert content_reason(name, text) == "knobs.skipped_ours"
+    assert not content_reason(name, text.replace(b"keepfed.", b"other."))

@@ -197,7 +197,13 @@ def _follow(choice: Choice, candidates: Sequence[KnobSite], sites: Sequence[Knob
 
 
 def definitions_of(site: KnobSite, sites: Iterable[KnobSite]) -> list[KnobSite]:
-    """The places that a reference gets its value from: those of its own file if there are any."""
+    """The places that a reference gets its value from: what counts, where that is known, else those of its own file or of others."""
+    known = [
+        other for other in sites if site.counts_at and site.counts_at == f"{other.file}:{other.line}" and other.target
+    ]
+    of_knob = [other for other in known if other.knob == site.knob and other is not site]
+    if of_knob:
+        return of_knob
     if site.kind is not Kind.REFERENCE and not site.refers_to:
         return []
     name = _last(site.refers_to)
@@ -220,10 +226,10 @@ def _why_not(site: KnobSite, files: _Files) -> str:
         return "" if site.file in files.named and site.target else "edit.kept_printout"
     if site.kind is Kind.DEAD:
         return "edit.kept_dead"
-    if site.kind is Kind.OVERRIDDEN or site.wins is False:
-        return "edit.kept_overridden"
     if site.kind is Kind.REFERENCE:
         return "edit.kept_reference"
+    if site.kind is Kind.OVERRIDDEN or site.wins is False:
+        return "edit.kept_overridden"
     if site.target is None:
         return site.refusal or "edit.kept_untouchable"
     return "edit.kept_generated" if site.file in files.generated else ""

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import re
 
+from keepfed.edit.replacement import EditRefused
 from keepfed.knobs.knob import Wish, size_bytes
 from keepfed.knobs.site import Form, KnobSite
+from keepfed.text import say
 
 # Pairs that say no and yes; a file that says one of them is answered in the same pair.
 _ANSWERS = (("false", "true"), ("no", "yes"), ("off", "on"), ("n", "y"), ("f", "t"), ("0", "1"))
@@ -26,12 +28,15 @@ _NUMBER = re.compile(r"[+-]?\d+")
 
 
 def respelled(site: KnobSite, old: str, wish: Wish) -> str:
-    """The text for what `wish` asks, in the place where `old` stands (its quotes, if any, stay outside both)."""
+    """The text for what `wish` asks, in the place where `old` stands (its quotes, if any, stay outside both).
+
+    Raises EditRefused where the language of the file has no such value.
+    """
     if wish.knob == "shm_size":
         return _size(old, wish.value, kubernetes=is_kubernetes(site))
     if wish.value in {"true", "false"}:
         return _answer(old, site.form, yes=wish.value == "true")
-    return wish.value
+    return _nothing(site) if wish.value == "none" else wish.value
 
 
 def says_the_same(site: KnobSite, old: str, wish: Wish) -> bool:
@@ -40,6 +45,8 @@ def says_the_same(site: KnobSite, old: str, wish: Wish) -> bool:
         return _bytes(old, kubernetes=is_kubernetes(site)) == size_bytes(wish.value)
     if wish.value in {"true", "false"}:
         return old.lower() in {pair[wish.value == "true"] for pair in _ANSWERS}
+    if wish.value == "none":
+        return old.lower() in {"none", "null", "~"} and not site.quoted
     return bool(_NUMBER.fullmatch(old)) and int(old) == int(wish.value)
 
 
@@ -67,6 +74,14 @@ def kubernetes_size(asked: str) -> str:
 def answer_in(form: Form, *, yes: bool) -> str:
     """True or false as a file of this form says it when nothing stands there that could be a pattern."""
     return str(yes) if form is Form.PYTHON else str(yes).lower()
+
+
+def _nothing(site: KnobSite) -> str:
+    word = {Form.PYTHON: "None", Form.JSON: "null", Form.YAML: "null"}.get(site.form, "")
+    if not word or site.quoted:
+        place = f"{site.file}:{site.line}"
+        raise EditRefused(say("edit.no_none", place=place, name=site.spelling), next_step=say("edit.no_none_next"))
+    return word
 
 
 def _answer(old: str, form: Form, *, yes: bool) -> str:

@@ -103,6 +103,9 @@ def folder_reason(name: str, entries: frozenset[str], beside: frozenset[str]) ->
     return ""
 
 
+_OURS = re.compile(rb"(?:[ \t]*#[^\n]*\n|\s|\{)*\"?schema\"?\s*[=:]\s*\"keepfed\.[a-z-]+/\d")
+
+
 def document_or_log(base: str) -> str:
     """Why a file only speaks about settings, by the end of its name, or ""."""
     low = base.lower()
@@ -129,7 +132,7 @@ def content_reason(path: str, utf8: bytes) -> str:
         first.search(utf8) and second.search(utf8) for first, second in _CI_MARKS
     ):
         return "knobs.skipped_ci"
-    return ""
+    return "knobs.skipped_ours" if _OURS.match(utf8) else ""
 
 
 def _is_test_code(base: str, utf8: bytes) -> bool:

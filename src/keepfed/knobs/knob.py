@@ -32,7 +32,9 @@ _YES_OR_NO = {"true": "true", "yes": "true", "on": "true", "1": "true"} | {
     "off": "false",
     "0": "false",
 }
-_SIZE = re.compile(r"(?i)(\d+)\s*(b|k|kb|kib|m|mb|mib|g|gb|gib|gi|t|tb|tib|ti|ki|mi)?")
+# What torch takes for "as many as usual", and the only prefetch_factor it takes where there are no workers.
+_NOTHING = {"none", "null"}
+_SIZE = re.compile(r"(?i)(\d+(?:\.\d+)?)\s*(b|k|kb|kib|m|mb|mib|g|gb|gib|gi|t|tb|tib|ti|ki|mi)?")
 _UNIT = {"b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 LARGEST_SHM_BYTES = 1 << 50
 
@@ -46,7 +48,7 @@ class Wish:
     spelling: str
     """The name as it was asked for; with any spelling that is not canonical, only sites that are written so are meant."""
     value: str
-    """Canonical value: a number, "true" or "false", or bytes with the unit that was given ("2g")."""
+    """Canonical value: a number, "true" or "false", "none" (prefetch_factor), or bytes with the unit that was given ("2g")."""
 
 
 def wish(name: str, value: str) -> Wish:
@@ -59,9 +61,12 @@ def knob_of(name: str) -> str:
     """The setting that any of its spellings stands for. Raises UsageError, with the nearest names, for others."""
     if name in KNOBS and name != "threads_env":
         return name
-    found = spelled(name)
+    last = name.rpartition(".")[2]
+    found = spelled(name) or spelled(last)
     if found is not None:
         return found.knob
+    if last == "sizeLimit":  # of a volume in memory at /dev/shm, which is the only one that is a setting
+        return "shm_size"
     near = get_close_matches(name, [*KNOBS, *sorted(THREAD_VARIABLES), "workers", "num_threads"], n=1, cutoff=0.6)
     hint = say("knobs.did_you_mean", name=near[0]) if near else say("knobs.known_knobs", knobs=", ".join(KNOBS))
     raise UsageError(say("knobs.unknown_knob", name=name), next_step=hint)
@@ -69,6 +74,8 @@ def knob_of(name: str) -> str:
 
 def checked(knob: str, name: str, value: str) -> str:
     """The canonical value. Raises UsageError where the setting cannot have it."""
+    if knob == "prefetch_factor" and value.lower() in _NOTHING:
+        return "none"
     if knob in _RANGES:
         low, high = _RANGES[knob]
         if not re.fullmatch(r"[+-]?\d{1,19}", value) or not low <= int(value) <= high:
@@ -90,7 +97,7 @@ def size_bytes(text: str) -> int:
     (github.com/docker/go-units, RAMInBytes). Raises UsageError for anything else.
     """
     matched = _SIZE.fullmatch(text.strip())
-    count = int(matched[1]) * 1024 ** _UNIT[(matched[2] or "b")[0].lower()] if matched else 0
+    count = int(float(matched[1]) * 1024 ** _UNIT[(matched[2] or "b")[0].lower()]) if matched else 0
     if not 1 <= count <= LARGEST_SHM_BYTES:
         raise UsageError(say("knobs.bad_size", value=text), next_step=say("knobs.bad_size_next"))
     return count

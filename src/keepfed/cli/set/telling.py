@@ -29,8 +29,9 @@ def tell_already(sites: Iterable[KnobSite]) -> None:
 
 
 def tell_kept(plan: Planned) -> None:
-    """What else sets the same and stays, each with its reason."""
-    kept = plan.kept
+    """What else sets the same and stays, each with its reason; no names whose own value is what is changed."""
+    changed = {f"{site.file}:{site.line}" for site, _ in plan.changed}
+    kept = [one for one in plan.kept if one.reason != "edit.kept_reference" or one.site.counts_at not in changed]
     if not kept:
         return
     tell(say("edit.kept_head", count=len(kept)))

@@ -69,7 +69,9 @@ def insert_beside(wish: Wish, site: KnobSite, text: Text) -> Edit:
 
 def _refuse_useless(wish: Wish, site: KnobSite) -> None:
     place = f"{site.file}:{site.line}"
-    raises = wish.knob == "prefetch_factor" or (wish.knob == "persistent_workers" and wish.value == "true")
+    raises = (wish.knob == "prefetch_factor" and wish.value != "none") or (
+        wish.knob == "persistent_workers" and wish.value == "true"
+    )
     if raises and site.knob == "num_workers" and site.kind is Kind.LITERAL and site.value == "0":
         raise EditRefused(say("edit.no_workers", place=place, name=wish.knob), next_step=say("edit.no_workers_next"))
     if site.role is Role.FLAG and wish.value in {"true", "false"}:
