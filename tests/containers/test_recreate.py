@@ -25,6 +25,23 @@ SERVE = (
 READY = '{"ready": true}'
 
 
+MANY: dict[str, Any] = {
+    "binds": ["/usr/share:/shared:ro"],
+    "cap_add": ["SYS_PTRACE"],
+    "cap_drop": ["MKNOD"],
+    "devices": ["/dev/null:/dev/nothing"],
+    "extra_hosts": {"store": "10.0.0.9"},
+    "group_add": ["20"],
+    "nano_cpus": 1_500_000_000,
+    "oom_score_adj": 100,
+    "pids_limit": 100,
+    "restart_policy": {"Name": "on-failure", "MaximumRetryCount": 3},
+    "security_opt": ["no-new-privileges"],
+    "sysctls": {"kernel.msgmax": "12345"},
+    "tmpfs": {"/scratch": "size=1m"},
+}
+
+
 def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -69,7 +86,7 @@ def shm(rig: Rig, name: str) -> int:
 def test_a_container_with_64_mb_gets_2_gb_and_keeps_everything_else(
     rig: Rig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with service(rig, "trainer") as url:
+    with service(rig, "trainer", **MANY) as url:
         before = rig.api.inspect_container("trainer")
         words = [
             "recreate",
@@ -89,7 +106,8 @@ def test_a_container_with_64_mb_gets_2_gb_and_keeps_everything_else(
         after = rig.api.inspect_container("trainer")
         assert report["verified"] == {"inspect": 2 * GIB, "inside": 2 * GIB}
         assert after["Id"] == report["id"]["after"] != before["Id"]
-        assert rig.sh("trainer", "cat /cache/data; echo $TOKEN") == "kept\ns3cr3t\n"
+        inside = rig.sh("trainer", "cat /cache/data; echo $TOKEN; cat /proc/sys/kernel/msgmax; ls /dev/nothing")
+        assert inside == "kept\ns3cr3t\n12345\n/dev/nothing\n"
         assert names(rig) == ["/trainer"]
         moving = {"ShmSize"}
         for name in before["HostConfig"]:
@@ -115,9 +133,12 @@ def test_a_failing_health_check_brings_the_old_one_back(rig: Rig, capsys: pytest
             '{"ready": false}',
             "--timeout",
             "1",
+            "--json",
         ]
         assert main(words) == 1
-        assert "in its place again" in capsys.readouterr().err
+        said = capsys.readouterr()
+        assert "in its place again" in said.err
+        assert json.loads(said.out)["outcome"] == "rolled_back"
         now = rig.api.inspect_container("trainer")
         assert (now["Id"], now["State"]["Running"]) == (identity, True)
         assert names(rig) == ["/trainer"]
@@ -151,6 +172,7 @@ def test_what_was_written_inside_is_refused_and_then_kept(rig: Rig, capsys: pyte
         assert "/root/note" in err
         assert "/tmp/x" not in err
         image = "localhost/kept-trainer:1"
+        assert main(["recreate", "trainer", "--shm-size", "1g", "--commit", IMAGE]) == 2, "that name is taken"
         try:
             assert main(["recreate", "trainer", "--shm-size", "1g", "--commit", image, "--health", url]) == 0
             assert rig.sh("trainer", "cat /root/note; echo $TOKEN") == "note\ns3cr3t\n"
@@ -164,11 +186,9 @@ def test_what_was_written_inside_is_refused_and_then_kept(rig: Rig, capsys: pyte
             rig.api.remove_image(image, force=True)
 
 
-@pytest.mark.parametrize("command", ["docker", "podman"])
-def test_the_script_does_the_same(rig: Rig, command: str, tmp_path: Path) -> None:
-    words = {"docker": f"docker -H {rig.host}", "podman": f"podman --remote --url {rig.host}"}[command]
-    if shutil.which(command) is None:
-        pytest.skip(f"there is no {command} here")
+def test_the_script_does_the_same(rig: Rig, tmp_path: Path) -> None:
+    """With Docker's own command where there is one, else with Podman's, which takes the same words."""
+    words = f"docker -H {rig.host}" if shutil.which("docker") else f"podman --remote --url {rig.host}"
     file = tmp_path / "again.sh"
     with service(rig, "trainer") as url:
         asked = ["recreate", "trainer", "--shm-size", "1g", "--script", str(file), "--health", url, "--expect", READY]
@@ -221,6 +241,19 @@ def test_a_stopped_container_is_not_exchanged_and_can_be_written_down(
         assert "does not run" in capsys.readouterr().err
         assert main(["recreate", name, "--shm-size", "1g", "--compose", str(tmp_path / "compose.yaml")]) == 0
         assert "shm_size: 1g" in (tmp_path / "compose.yaml").read_text(encoding="utf-8")
+
+
+def test_a_compose_service_goes_through_its_file(rig: Rig, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text("services:\n  db: {}\n  web:\n    image: x\n    shm_size: 64m\n", encoding="utf-8")
+    labels = {"project": "p", "service": "web", "project.config_files": str(file)}
+    with rig.container(labels={f"com.docker.compose.{name}": value for name, value in labels.items()}) as name:
+        identity = rig.api.inspect_container(name)["Id"]
+        assert main(["recreate", name, "--shm-size", "2g"]) == 1
+        err = capsys.readouterr().err
+        assert f"keepfed set shm_size=2g --site {file}:5 {file} --insert" in err
+        assert f"docker compose -p p -f {file} up -d web" in err
+        assert rig.api.inspect_container(name)["Id"] == identity
 
 
 def test_dependents_stop_it(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:

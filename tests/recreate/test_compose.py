@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 
 from keepfed.recreate.compose import compose_document, compose_file
+from keepfed.recreate.composed import place_of
 from keepfed.recreate.spec import read_spec
 from tests.recreate.described import answer, docker_like
 
@@ -65,3 +67,21 @@ def test_hidden_paths_that_were_opened_stay_open() -> None:
     assert service(HostConfig__MaskedPaths=[], HostConfig__ReadonlyPaths=[])["security_opt"] == [
         "systempaths=unconfined"
     ]
+
+
+COMPOSE = "services:\n  db:\n    shm_size: 128m\n  web:\n    image: x\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        ({"a.yaml": COMPOSE}, ("a.yaml", 4)),
+        ({"a.yaml": COMPOSE + "    shm_size: 64m\n"}, ("a.yaml", 6)),
+        ({"a.yaml": COMPOSE + "    shm_size: 64m\n", "b.yaml": "services: {web: {shm_size: 1g}}"}, ("b.yaml", 1)),
+        ({"a.yaml": COMPOSE + "    shm_size: 64m\n", "b.yaml": "services: {web: {image: y}}"}, ("a.yaml", 6)),
+        ({"a.yaml": "services: [", "b.yaml": None}, None),
+        ({"a.yaml": "services: {db: 1}"}, None),
+    ],
+)
+def test_the_line_of_a_service_is_found_in_its_compose_files(files: dict[str, str | None], place: Any) -> None:
+    assert place_of("web", list(files), files.get) == place

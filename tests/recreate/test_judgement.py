@@ -11,7 +11,7 @@ from keepfed.recreate.difference import differences
 from keepfed.recreate.managers import manager_of
 from keepfed.recreate.obstacles import notes, obstacles
 from keepfed.recreate.plan import hide, rows
-from keepfed.recreate.podman import unseen
+from keepfed.recreate.podman import sysctls, unseen
 from keepfed.recreate.spec import read_spec
 from tests.recreate.described import answer, docker_like
 
@@ -182,3 +182,20 @@ def test_what_only_podman_knows_is_named() -> None:
         ("HostConfig.LogConfig.Size", "1MB"),
         ("Config.Annotations.a", "b"),
     ]
+
+
+def test_a_hardware_address_is_kept_unless_docker_made_it_of_the_address() -> None:
+    def found(address: str, asked: str = "") -> Any:
+        settings = {"MacAddress": address, "IPAddress": "172.17.0.2"}
+        container = docker_like(NetworkSettings__Networks={"bridge": settings}, Config__MacAddress=asked)
+        return read_spec(container, {}).endpoints[0].settings.get("MacAddress")
+
+    assert found("02:42:ac:11:00:02") is None
+    assert found("02:42:ac:11:00:02", asked="02:42:ac:11:00:02") == "02:42:ac:11:00:02"
+    assert found("00:50:56:00:00:07") == "00:50:56:00:00:07"
+
+
+def test_kernel_settings_are_read_from_what_the_runtime_was_told() -> None:
+    told = {"linux": {"sysctl": {"net.ipv4.ping_group_range": "0 0", "net.core.somaxconn": "100"}}}
+    assert sysctls(told) == {"net.core.somaxconn": "100"}
+    assert sysctls({}) == {}

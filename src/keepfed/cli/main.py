@@ -56,7 +56,7 @@ class Verb:
 VERBS: dict[str, Verb] = {
     "run": Verb("keepfed.cli.run:run", "cli.verb_run", "cli.help_run", runs_program=True),
     "tune": Verb("keepfed.cli.tune.door:tune", "cli.verb_tune", "cli.help_tune", runs_program=True, takes_spec=True),
-    "recreate": Verb("keepfed.cli.recreate:recreate", "cli.verb_recreate", "cli.help_recreate"),
+    "recreate": Verb("keepfed.cli.recreate.door:recreate", "cli.verb_recreate", "cli.help_recreate"),
     "scan": Verb("keepfed.cli.scan.door:scan", "cli.verb_scan", "cli.help_scan"),
     "shm": Verb("keepfed.cli.shm.door:shm", "cli.verb_shm", "cli.help_shm"),
     "set": Verb("keepfed.cli.set.door:set", "cli.verb_set", "cli.help_set"),

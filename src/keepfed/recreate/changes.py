@@ -20,7 +20,7 @@ from typing import Any
 _KINDS = {0: "modified", 1: "added", 2: "deleted"}
 _NEVER_MATTERS = ("/tmp", "/var/tmp", "/run", "/var/run", "/dev", "/proc", "/sys")  # noqa: S108  # paths inside a container
 _OF_THE_ENGINE = {"/etc/hostname", "/etc/hosts", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv"}
-_PODMANS_MOUNTS = {"/etc/passwd", "/etc/group"}
+_PODMANS_OWN = {"/etc/passwd", "/etc/group", "/etc/localtime"}
 _PACKAGES = (
     ("pip", re.compile(r"/(?:site|dist)-packages/([^/]+?)-([^-/]+)\.(?:dist|egg)-info(?:$|/)")),
     ("conda", re.compile(r"/conda-meta/(.+)-([^-/]+)-[^-/]+\.json$")),
@@ -99,7 +99,7 @@ def read_changes(raw: Iterable[Mapping[str, Any]] | None, mounted: Sequence[str]
 
 def _is_noise(change: Change, mounted: Sequence[str], podman: bool) -> bool:
     path = change.path
-    if path in _OF_THE_ENGINE or (podman and change.kind == "added" and path in _PODMANS_MOUNTS):
+    if path in _OF_THE_ENGINE or (podman and change.kind == "added" and path in _PODMANS_OWN):
         return True
     if any(path == folder or path.startswith(f"{folder}/") for folder in (*_NEVER_MATTERS, *mounted)):
         return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from keepfed.engine.client import Engine, Refused
 from keepfed.engine.container import Container
 from keepfed.errors import UsageError
 from keepfed.recreate.spec import ContainerSpec
@@ -34,6 +35,15 @@ def checked_reference(name: str) -> tuple[str, str]:
         raise UsageError(say("recreate.bad_image", image=name), next_step=say("recreate.bad_image_next"))
     tag = matched[1]
     return (name[: -len(tag) - 1], tag) if tag else (name, "latest")
+
+
+def check_new(engine: Engine, name: str) -> None:
+    """Raise UsageError when there is an image of that name: the name would be taken from it."""
+    try:
+        engine.inspect_image(name)
+    except Refused:
+        return
+    raise UsageError(say("recreate.image_exists", image=name), next_step=say("recreate.image_exists_next"))
 
 
 def commit(container: Container, spec: ContainerSpec, name: str) -> dict[str, Any]:

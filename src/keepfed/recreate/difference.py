@@ -27,6 +27,7 @@ _GRAVE = {
     "Entrypoint",
     "User",
 }
+_NOT_SHOWN_BY_PODMAN = {"Sysctls"}
 _BY_TARGET = {"Binds", "Mounts", "Tmpfs"}
 _IN_ORDER = {"Cmd", "Entrypoint"}
 _SECRET = {"Env"}
@@ -42,7 +43,9 @@ def differences(
     for prefix, wanted, got in (("HostConfig", spec.host, found.host), ("Config", spec.config, found.config)):
         for name in wanted:
             ordered = name in _IN_ORDER and wanted[name] != got.get(name)
-            if name not in _BY_TARGET and (ordered or not _same(wanted[name], got.get(name))):
+            if name in _BY_TARGET or (spec.podman and name in _NOT_SHOWN_BY_PODMAN):
+                continue
+            if ordered or not _same(wanted[name], got.get(name)):
                 shown = "***" if name in _SECRET else json.dumps(wanted[name])
                 why = say("recreate.engine_made", value="***" if name in _SECRET else json.dumps(got.get(name)))
                 (grave if name in _GRAVE else light).append(Uncarried(f"{prefix}.{name}", shown, why))

@@ -207,7 +207,7 @@ ENDPOINT: dict[str, Field] = {
     "IPPrefixLen": _DERIVED,
     "IPv6Gateway": _DERIVED,
     "Links": _OWN,
-    "MacAddress": _OWN,  # only where one was asked for, which Config.MacAddress tells
+    "MacAddress": _OWN,  # only where one was asked for
     "NetworkID": _DERIVED,
 }
 """What inspect shows for each network under `NetworkSettings.Networks`."""

@@ -34,7 +34,8 @@ class Interrupts:
         if threading.current_thread() is threading.main_thread():
             for name in _SIGNALS:
                 number = getattr(signal, name, None)
-                if number is not None:
+                # One that is ignored (nohup) stays ignored.
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                     before[number] = signal.signal(number, self._note)
         try:
             yield self

@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import posixpath
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from keepfed.recreate.composed import place_of
 from keepfed.recreate.sizes import size_word
 from keepfed.text import say
 
 _COMPOSE = "com.docker.compose."
+_OTHERS = {
+    "com.amazonaws.ecs.task-arn": "Amazon ECS",
+    "com.hashicorp.nomad.alloc_id": "Nomad",
+    "devcontainer.local_folder": "Dev Containers",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,7 @@ class Manager:
     """Whoever looks after a container."""
 
     kind: str
-    """compose, swarm, kubernetes, systemd or pod."""
+    """compose, swarm, kubernetes, systemd, pod, or other."""
     message: str
     """Who it is."""
     next_step: str
@@ -34,13 +40,22 @@ class Manager:
     """What does that, where it can be said in commands."""
 
 
-def manager_of(container: Mapping[str, Any], size: int, *, podman: bool) -> Manager | None:
-    """Who looks after this container, if anybody; `size` is what its /dev/shm shall get."""
+def _unreadable(_file: str) -> str | None:
+    return None
+
+
+def manager_of(
+    container: Mapping[str, Any], size: int, *, podman: bool, read: Callable[[str], str | None] = _unreadable
+) -> Manager | None:
+    """Who looks after this container, if anybody.
+
+    `size` is what its /dev/shm shall get; `read` gives the text of a compose file on this machine, None where it cannot.
+    """
     config = container.get("Config") or {}
     labels = {str(name): str(value) for name, value in (config.get("Labels") or {}).items()}
     name = str(container.get("Name", "")).removeprefix("/")
     if f"{_COMPOSE}service" in labels:
-        return _compose(name, labels, size, podman)
+        return _compose(name, labels, size, podman, read)
     if service := labels.get("com.docker.swarm.service.name"):
         return _manager("swarm", name=name, service=service, bytes=size)
     if pod := labels.get("io.kubernetes.pod.name"):
@@ -49,16 +64,23 @@ def manager_of(container: Mapping[str, Any], size: int, *, podman: bool) -> Mana
         return _manager("systemd", name=name, unit=unit, size=size_word(size))
     if podman and container.get("Pod"):
         return _manager("pod", name=name, pod=str(container["Pod"])[:12], size=size_word(size))
+    for label, tool in _OTHERS.items():
+        if label in labels:
+            return _manager("other", name=name, tool=tool, size=size_word(size))
     return None
 
 
-def _compose(name: str, labels: Mapping[str, str], size: int, podman: bool) -> Manager:
+def _compose(
+    name: str, labels: Mapping[str, str], size: int, podman: bool, read: Callable[[str], str | None]
+) -> Manager:
     project, service = labels.get(f"{_COMPOSE}project", ""), labels[f"{_COMPOSE}service"]
     folder = labels.get(f"{_COMPOSE}project.working_dir", "")
     files = [
         posixpath.join(folder, file) for file in labels.get(f"{_COMPOSE}project.config_files", "").split(",") if file
     ]
-    change = ("keepfed", "set", f"shm_size={size_word(size)}", *(files or [folder or "."]), "--insert")
+    place = place_of(service, files, read)
+    where = ["--site", f"{place[0]}:{place[1]}", place[0]] if place else files or [folder or "."]
+    change = ("keepfed", "set", f"shm_size={size_word(size)}", *where, "--insert")
     tool = ["podman-compose"] if podman and "io.podman.compose.version" in labels else ["docker", "compose"]
     chosen = [word for file in files for word in ("-f", file)]
     if project:

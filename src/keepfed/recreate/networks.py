@@ -47,7 +47,7 @@ def network_mode(host: Mapping[str, Any]) -> str:
 
 
 def read_endpoints(
-    container: Mapping[str, Any], host: Mapping[str, Any], config: Mapping[str, Any]
+    container: Mapping[str, Any], host: Mapping[str, Any], config: Mapping[str, Any], *, podman: bool
 ) -> tuple[str, tuple[Endpoint, ...]]:
     """NetworkMode, corrected, and the networks, that of NetworkMode first.
 
@@ -62,7 +62,7 @@ def read_endpoints(
         return mode, ()
     names = [first, *(name for name in joined if name != first)]
     identity = str(container.get("Id", ""))
-    endpoints = tuple(Endpoint(name, _asked_for(joined[name] or {}, identity, config)) for name in names)
+    endpoints = tuple(Endpoint(name, _asked_for(joined[name] or {}, identity, config, podman=podman)) for name in names)
     is_default = mode in _DEFAULT_MODES and first in _DEFAULT_NETWORKS
     return (mode if is_default else first), endpoints
 
@@ -76,7 +76,23 @@ def _first(mode: str, joined: Mapping[str, Any]) -> str | None:
     return next(iter(joined), None)
 
 
-def _asked_for(settings: Mapping[str, Any], identity: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def _hardware_address(settings: Mapping[str, Any], config: Mapping[str, Any], *, podman: bool) -> str | None:
+    """The one that was asked for, as far as that can be told.
+
+    Until Docker 25 `Config.MacAddress` says what was asked for; since then only the one in use is shown. Docker up to 27 made
+    its own of the address: 02:42 and four bytes; any other is kept, since licences are bound to them. Podman's are random.
+    """
+    found = str(settings.get("MacAddress") or "")
+    if found and found == config.get("MacAddress"):
+        return found
+    parts = str(settings.get("IPAddress") or "").split(".")
+    made = ":".join(["02", "42", *(f"{int(part):02x}" for part in parts)]) if len(parts) == 4 else ""
+    return found if found and made and found != made and not podman else None
+
+
+def _asked_for(
+    settings: Mapping[str, Any], identity: str, config: Mapping[str, Any], *, podman: bool
+) -> dict[str, Any]:
     aliases = [alias for alias in settings.get("Aliases") or () if alias != identity[:_SHORT_ID]]
     addresses = {name: value for name, value in (settings.get("IPAMConfig") or {}).items() if value}
     found = {
@@ -85,6 +101,6 @@ def _asked_for(settings: Mapping[str, Any], identity: str, config: Mapping[str, 
         "Links": settings.get("Links"),
         "DriverOpts": settings.get("DriverOpts"),
         "GwPriority": settings.get("GwPriority"),
-        "MacAddress": config.get("MacAddress") if config.get("MacAddress") == settings.get("MacAddress") else None,
+        "MacAddress": _hardware_address(settings, config, podman=podman),
     }
     return {name: value for name, value in found.items() if value}

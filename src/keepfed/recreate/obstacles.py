@@ -12,7 +12,7 @@ setupIPCDirs; it is Podman's default).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,9 +37,17 @@ class Obstacle:
     """The way round it."""
 
 
-def obstacles(container: Mapping[str, Any], spec: ContainerSpec, others: Iterable[Mapping[str, Any]]) -> list[Obstacle]:
-    """Everything that is in the way. `spec` has the new size; `others` describe the engine's other containers."""
-    found = [_manager(container, spec), _ipc(spec), _mounted(spec), _auto_remove(spec), _dependents(spec, others)]
+def obstacles(
+    container: Mapping[str, Any],
+    spec: ContainerSpec,
+    others: Iterable[Mapping[str, Any]],
+    read: Callable[[str], str | None] = lambda _file: None,
+) -> list[Obstacle]:
+    """Everything that is in the way.
+
+    `spec` has the new size; `others` describe the engine's other containers; `read` gives the text of a compose file.
+    """
+    found = [_manager(container, spec, read), _ipc(spec), _mounted(spec), _auto_remove(spec), _dependents(spec, others)]
     return [obstacle for obstacle in found if obstacle is not None]
 
 
@@ -51,8 +59,8 @@ def notes(spec: ContainerSpec) -> list[str]:
     return []
 
 
-def _manager(container: Mapping[str, Any], spec: ContainerSpec) -> Obstacle | None:
-    manager = manager_of(container, spec.shm_bytes, podman=spec.podman)
+def _manager(container: Mapping[str, Any], spec: ContainerSpec, read: Callable[[str], str | None]) -> Obstacle | None:
+    manager = manager_of(container, spec.shm_bytes, podman=spec.podman, read=read)
     return Obstacle(manager.kind, manager.message, manager.next_step) if manager else None
 
 

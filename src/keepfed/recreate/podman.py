@@ -30,6 +30,7 @@ _CONFIG = {
     "StartupHealthCheck": (),
 }
 _HOST = {"UsernsMode": ("", "host"), "IDMappings": (), "CgroupConf": (), "DiskQuota": (0,)}
+_ENGINES_SYSCTLS = {"net.ipv4.ping_group_range"}
 _LOG = {"Size": ("", "0B"), "Tag": ("",)}
 
 
@@ -44,6 +45,15 @@ def unseen(native: Mapping[str, Any]) -> tuple[Uncarried, ...]:
         *_differing("", {"Dependencies": native.get("Dependencies")}, {}),
     ]
     return tuple(Uncarried(path, value, say("recreate.podman_only")) for path, value in found)
+
+
+def sysctls(runtime: Mapping[str, Any]) -> dict[str, str]:
+    """The kernel's settings that somebody asked for, which no inspect of Podman shows.
+
+    `runtime` is what the runtime was told: config.json of the OCI Runtime Specification.
+    """
+    found = (runtime.get("linux") or {}).get("sysctl") or {}
+    return {name: str(value) for name, value in found.items() if name not in _ENGINES_SYSCTLS}
 
 
 def _differing(

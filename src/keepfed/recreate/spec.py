@@ -95,7 +95,7 @@ def read_spec(
     """
     podman = looks_like_podman(container) if podman is None else podman
     config, host = dict(container.get("Config") or {}), dict(container.get("HostConfig") or {})
-    mode, endpoints = read_endpoints(container, host, config)
+    mode, endpoints = read_endpoints(container, host, config, podman=podman)
     host = with_volumes_named({**host, "NetworkMode": mode}, container.get("Mounts") or ())
     brought = dict(image.get("Config") or {})
     identity = str(container.get("Id", ""))
@@ -128,6 +128,11 @@ def _host(host: Mapping[str, Any], podman: bool) -> dict[str, Any]:
         kept.pop("CpuPeriod", None)
     if "Ulimits" in kept:
         kept["Ulimits"] = [{**limit, "Name": _limit_name(str(limit["Name"]))} for limit in kept["Ulimits"]]
+    if "Devices" in kept:
+        # Podman shows no rights and takes no empty ones; these are everybody's default.
+        kept["Devices"] = [
+            {**one, "CgroupPermissions": one.get("CgroupPermissions") or "rwm"} for one in kept["Devices"]
+        ]
     if "Links" in kept:
         kept["Links"] = [_link(str(link)) for link in kept["Links"]]
     policy = kept.get("RestartPolicy") or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,9 +12,11 @@ from keepfed.engine.container import Container
 from keepfed.errors import UnreachableError
 from keepfed.recreate.changes import Changes, read_changes
 from keepfed.recreate.obstacles import Obstacle, notes, obstacles
-from keepfed.recreate.podman import PATH, unseen
+from keepfed.recreate.podman import PATH, sysctls, unseen
 from keepfed.recreate.spec import ContainerSpec, read_spec
 from keepfed.text import say
+
+_MOST_TEXT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,9 @@ def survey(container: Container, shm_bytes: int) -> Survey:
     engine = container.engine
     podman = engine.kind == "podman"
     native = _native(container) if podman else {}
-    detail = {**container.detail, "Pod": native.get("Pod")}
+    if podman and engine.local:
+        container = Container.of(engine, _with_more(container.detail, native))
+    detail = container.detail
     image = _image(container)
     name, moved = _image_name(engine, container)
     before = read_spec(detail, image, image_name=name, podman=podman)
@@ -54,7 +59,7 @@ def survey(container: Container, shm_bytes: int) -> Survey:
         spec,
         before.shm_bytes,
         _changes(container, podman),
-        tuple(obstacles(detail, spec, others)),
+        tuple(obstacles(detail, spec, others, _text if engine.local else lambda _file: None)),
         (*moved_note, *notes(spec)),
     )
 
@@ -65,6 +70,26 @@ def _image(container: Container) -> dict[str, Any]:
     except Refused as error:
         message = say("recreate.image_gone", image=container.image, name=container.name)
         raise UnreachableError(message, next_step=say("recreate.image_gone_next")) from error
+
+
+def _with_more(detail: Mapping[str, Any], native: Mapping[str, Any]) -> dict[str, Any]:
+    """Docker's words, and what Podman keeps elsewhere on this machine."""
+    try:
+        runtime = json.loads(_text(str(native.get("OCIConfigPath") or "")) or "{}")
+    except ValueError:
+        runtime = {}
+    more = {"Sysctls": found} if (found := sysctls(runtime)) else {}
+    host = {**(detail.get("HostConfig") or {}), **more}
+    return {**detail, "HostConfig": host, "Pod": native.get("Pod")}
+
+
+def _text(file: str) -> str | None:
+    """A small file of this machine; None where it cannot be read."""
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(_MOST_TEXT_BYTES).decode("utf-8")
+    except (OSError, ValueError):
+        return None
 
 
 def _native(container: Container) -> dict[str, Any]:

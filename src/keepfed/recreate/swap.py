@@ -245,3 +245,12 @@ class Swap:
             [engine, "start", self.container.id[:12]],
         ]
         return say("recreate.by_hand", commands="\n".join(f"    {shlex.join(command)}" for command in commands))
+
+
+def refuse_leftovers(container: Container) -> None:
+    """Raise KeepfedError when an earlier attempt was killed half-way, or another one is at work."""
+    prefix = f"{container.name}.keepfed-"
+    names = sorted(name for one in container.engine.containers() for name in one.names if name.startswith(prefix))
+    if names:
+        message = say("recreate.left_over", names=", ".join(names))
+        raise KeepfedError(message, next_step=say("recreate.left_over_next", name=container.name))

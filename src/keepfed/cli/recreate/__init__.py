@@ -1,0 +1,1 @@
+"""`keepfed recreate`: the command line, and what is said about what came of it."""
