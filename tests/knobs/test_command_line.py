@@ -25,6 +25,7 @@ from tests.knobs.marked import compare
         "python tools/train.py cfg.py --cfg-options data.workers_per_gpu=⟨4⟩",
         "bash tools/dist_train.sh cfg.py 8 --cfg-options data.workers_per_gpu=⟨4⟩",
         'python train.py --loader \'{"num_workers": ⟨4⟩, "pin_memory": ⟨true⟩}\'',
+        "yolo.exe task=detect mode=train epochs=150 workers=⟨12⟩",
         "yolo detect train data=coco.yaml workers=⟨8⟩",
         "fairseq-train data --num-workers ⟨2⟩",
         "PYTHONPATH=. CUDA_VISIBLE_DEVICES=0 python -u train.py --nThreads ⟨4⟩ --gpu_ids 0",

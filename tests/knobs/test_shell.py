@@ -116,6 +116,7 @@ def test_exactly_the_settings_of_a_script_are_found(script: str, variant: str) -
         "#SBATCH --nodes=1 --cpus-per-task=⟨4⟩\n#SBATCH hetjob\n#SBATCH --nodes=2 --cpus-per-task=⟨16⟩\n",
         "##SBATCH --cpus-per-task=8\n# SBATCH --cpus-per-task=8\n",
         '#SBATCH --cpus-per-task="⟨8⟩"\n',
+        '#!/bin/bash\n{% set logs = jobs / "log" %}\n#SBATCH --cpus-per-task=⟨4⟩\n{% endif %}\n#SBATCH -c ⟨{{ c }}|reference⟩\n',
         "#SBATCH --cpus-per-task=⟨{{ cpus }}|reference⟩\n",
         "#SBATCH --export=ALL,OMP_NUM_THREADS=⟨4⟩,X=2\n",
         "module load cuda\n#SBATCH --cpus-per-task=⟨8|dead⟩\n",

@@ -223,7 +223,7 @@ def _until(words: Sequence[Word], start: int, runs: Runs = Runs.OTHER) -> int:
 
 
 def _base(path: str) -> str:
-    return path.replace("\\", "/").rpartition("/")[2]
+    return path.replace("\\", "/").rpartition("/")[2].removesuffix(".exe")
 
 
 def _stem(path: str) -> str:

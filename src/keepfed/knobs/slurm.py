@@ -17,7 +17,8 @@ from keepfed.knobs.spelling import THREAD_VARIABLES
 from keepfed.knobs.words import Word, behind, standing
 
 _DIRECTIVE = re.compile(rb"(?m)^#SBATCH[ \t]+([^\r\n]*)")
-_COMMAND = re.compile(rb"(?m)^[ \t]*[^#\s]")
+# A template's own lines (`{% set ... %}`) are gone before sbatch sees the script.
+_COMMAND = re.compile(rb"(?m)^[ \t]*(?!\{[%{#])[^#\s]")
 _REMARK = re.compile(rb"(?:^|\s)#.*")
 _TEXT = rb"((?:\"[^\"]*\"|'[^']*'|\{\{.*?\}\}|\S)+)"
 _LONG = re.compile(rb"(--[a-z][\w-]*)(?:=|[ \t]+)" + _TEXT)
