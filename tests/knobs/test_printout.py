@@ -55,7 +55,7 @@ def test_headers_come_with_and_without_blanks(header: str) -> None:
 
 
 def test_a_printed_namespace_is_a_record() -> None:
-    found = sites("args.txt", "Namespace(batch_size=4, workers=8, name='num_workers=3', pin_mem=True)\n")
+    found = sites("args.txt", "namespace(batch_size=4,\n          workers=8, name='num_workers=3', pin_mem=True)\n")
     assert [(site.spelling, site.value, site.kind) for site in found] == [
         ("workers", "8", Kind.RECORD),
         ("pin_mem", "True", Kind.RECORD),
@@ -82,3 +82,14 @@ def test_a_file_of_options_is_a_command_line() -> None:
 )
 def test_prose_logs_and_requirements_are_no_settings(text: str) -> None:
     assert sites("options.txt", text) == []
+
+
+def test_a_text_that_holds_json_is_read_as_json() -> None:
+    (site,) = sites("params.txt", "{'num_workers': 4,\n 'lr': 0.1}\n")
+    assert (site.value, site.kind, site.form) == ("4", Kind.LITERAL, Form.JSON)
+
+
+def test_threads_are_the_loaders_among_options_that_name_data() -> None:
+    (site,) = sites("opt.txt", "------------ Options -------------\ndataroot: ./x\nnThreads: 0\nname: y\n")
+    assert site.value == "0"
+    assert sites("opt.txt", "------------ Options -------------\nname: y\nnThreads: 0\n") == []

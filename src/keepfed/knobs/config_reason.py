@@ -56,9 +56,7 @@ _CI = re.compile(
     r"(?i)(?:^|/)(?:\.github/|\.gitlab/|\.circleci/|\.buildkite/|\.azure\w*/|\.?gitlab-ci\b|\.travis\.|azure-pipelines"
     r"|bitbucket-pipelines|\.?appveyor|\.pre-commit|\.drone|jenkinsfile|cloudbuild|codecov|\.readthedocs|mkdocs)"
 )
-_OTHER_FILES = re.compile(
-    r"(?i)(?:^|[/_.-])(?:gunicorn|uvicorn|celery|torchserve|locust|supervisord?|airflow|dask)(?:[/_.-]|$)"
-)
+_OTHER_FILES = re.compile(r"(?i)(?:^|[/_.-])(?:gunicorn|uvicorn|celery|torchserve|locust|airflow|dask)(?:[/_.-]|$)")
 _NO_CONFIG = re.compile(r"(?i)(?:^|/)(?:package(?:-lock)?|composer|tsconfig[\w.-]*|jest\.config|\w*\.schema)\.json$")
 
 
@@ -84,12 +82,12 @@ def is_the_loaders(document: Document, entry: Entry, meaning: Spelled, sections:
         return not any("offload" in words for words in above)
     if any(words & _OTHERS for words in above) and not (above and above[-1] & _LOADER):
         return False
-    company = _company(beside)
-    if any(_BESIDE_OTHERS.fullmatch(key) for key in beside) and company < 2:
+    beside_it = company(beside)
+    if any(_BESIDE_OTHERS.fullmatch(key) for key in beside) and beside_it < 2:
         return False
     if _built_by_others(document, entry):
         return False
-    return meaning.sure or _reason(entry.key if not entry.key.isdigit() else "", above, company)
+    return meaning.sure or _reason(entry.key, above, beside_it)
 
 
 def _built_by_others(document: Document, entry: Entry) -> bool:
@@ -102,17 +100,17 @@ def _built_by_others(document: Document, entry: Entry) -> bool:
     return False
 
 
-def _company(beside: list[str]) -> int:
+def company(beside: list[str]) -> int:
     """How much the keys beside it speak of training on batches: 2 is a batch size or the like."""
     if any(_BATCH.fullmatch(key) for key in beside):
         return 2
     return min(2, sum(bool(_MILD.fullmatch(key)) for key in beside))
 
 
-def _reason(key: str, above: list[set[str]], company: int) -> bool:
+def _reason(key: str, above: list[set[str]], beside_it: int) -> bool:
     words = set(words_of(key))
     near = next((section for section in reversed(above) if not section <= _PASSED_ON), set())
     if words & {"worker", "workers", "reader", "readers"}:
-        return bool(near & _DATA) or company >= 2 or any(section & _LOADER for section in above)
+        return bool(near & _DATA) or beside_it >= 2 or any(section & _LOADER for section in above)
     # Threads and CPUs are the loader's where the section says so; pix2pix and its descendants alone write nThreads.
-    return bool(near & _LOADER) or (key == "nThreads" and company >= 2)
+    return bool(near & _LOADER) or (key == "nThreads" and beside_it >= 2)

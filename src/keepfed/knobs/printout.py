@@ -18,10 +18,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from keepfed.knobs import ini_config
+from keepfed.knobs import ini_config, json_config
 from keepfed.knobs.command_line import sites_of_words
 from keepfed.knobs.config_commands import words_of_line
-from keepfed.knobs.config_reason import is_the_loaders
+from keepfed.knobs.config_reason import company, is_the_loaders
 from keepfed.knobs.config_sites import sites_of
 from keepfed.knobs.entry import Document, Entry, Homes, Shape
 from keepfed.knobs.site import Form, Kind, KnobSite, Role
@@ -35,7 +35,7 @@ _HEADER = re.compile(
     rb"[ \t]*:?[ \t]*[-=*#~_+]{3,}[ \t]*\r?$"
 )
 _END = re.compile(rb"(?im)^[ \t]*[-=*#~_+]{3,}[ \t]*(?:end[ \t]*[-=*#~_+]{3,}|[-=*#~_+]*)[ \t]*\r?$")
-_NAMESPACE = re.compile(rb"\s*(?:Args?:?\s*)?Namespace\(")
+_NAMESPACE = re.compile(rb"(?i)\s*(?:args?:?\s*)?namespace\(")
 _FIELD = re.compile(rb"(?P<key>\w+)=(?P<plain>'[^'\n]*'|\"[^\"\n]*\"|[^,()\n]+|\([^)\n]*\))(?=,|\)|\s)")
 _PAIR = re.compile(
     rb"(?m)^[ \t]*(?P<key>[A-Za-z_][\w.-]*)[ \t]*[:=][ \t]*(?P<plain>[^\t\r\n]*?)[ \t]*"
@@ -70,6 +70,8 @@ def read(source: Source) -> Iterator[KnobSite]:
             yield from _records(source, run, _PAIR)
     elif _NAMESPACE.match(source.utf8):
         yield from _records(source, _Run(0, len(source.utf8), last=True), _FIELD)
+    elif source.utf8.lstrip().startswith(b"{"):
+        yield from json_config.read(source)
     elif _mostly(source.utf8, _OPTION_LINE, _SHARE_OF_OPTIONS):
         yield from _options(source)
     elif _mostly(source.utf8, _SETTING_LINE, _SHARE):
@@ -114,7 +116,7 @@ def _record(document: Document, entry: Entry) -> KnobSite | None:
     if meaning is None or entry.shape is Shape.EMPTY:
         return None
     # Among the options of a program that trains on batches, threads are the loader's as well.
-    trains = any(re.fullmatch(r"(?i)batch_?size", key) for key in document.keys_beside(entry))
+    trains = company(document.keys_beside(entry)) >= 2
     if not ((trains and meaning.knob == "num_workers") or is_the_loaders(document, entry, meaning, ())):
         return None
     value = written(meaning.knob, entry.text, entry.shape)
