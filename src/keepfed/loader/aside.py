@@ -9,7 +9,8 @@ NumPy's global generator is exchanged instead (`numpy.random.set_bit_generator`,
     the batches' own  ──┘                                    Where there is one, states are copied after all.
 
 Whether there is one is known without copying while the program has not drawn: no kept half last time, and the same place in
-the same words of its generator.
+the same words of its generator. Python's state, too, is copied again only where the program has drawn meanwhile, which the same
+look at CPython's own words tells (`RandomObject` in Modules/_randommodule.c: a counter and 624 words behind the object's header).
 
 The number of threads is put aside too: torch's workers compute with one, and sums in another order end in other bits.
 """
@@ -18,6 +19,8 @@ from __future__ import annotations
 
 import ctypes
 import random
+import sys
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,6 +49,7 @@ class Aside:
         self._clean: tuple[Any, tuple[int, ...]] | None = None
         self._torch: Any = None
         self._python: Any = None
+        self._drawn = _PythonState()
         self._numpy: Any = None  # the program's generator, or a copy of its state
         self._threads = 0
 
@@ -54,7 +58,7 @@ class Aside:
         self.put_back()  # Ctrl-C may have come between a batch and that
         self._threads = torch.get_num_threads()
         self._numpy = self._exchanged()
-        self._python = random.getstate()
+        self._python = self._drawn.state()
         self._torch = torch.get_rng_state()
         torch.set_num_threads(1)
         draws.reseed(seed)
@@ -94,6 +98,50 @@ class Aside:
         self._numpy = present  # first: Ctrl-C must not leave the program with ours
         mtrand.set_bit_generator(self._own)
         return present
+
+
+class _PythonWords(ctypes.Structure):
+    """What CPython keeps of a generator behind the object's header."""
+
+    _fields_ = (("position", ctypes.c_int), ("key", ctypes.c_uint32 * _WORDS))
+
+
+class _PythonState:
+    """`random.getstate()`, called again only where something was drawn since."""
+
+    def __init__(self) -> None:
+        self._words = _words_of(random._inst) if _words_are_known() else None
+        self._copy: Any = None
+        self._at: Any = None
+
+    def state(self) -> Any:
+        """The state as it is now."""
+        if self._words is None:
+            return random.getstate()
+        key, kept = self._words.key, random._inst.gauss_next  # type: ignore[attr-defined]  # as above
+        at = self._words.position, key[0], key[1], key[396], key[397], kept
+        if at != self._at or self._copy is None:
+            self._copy, self._at = random.getstate(), at
+        return self._copy
+
+
+def _words_of(generator: random.Random) -> _PythonWords:
+    return _PythonWords.from_address(id(generator) + object.__basicsize__)
+
+
+@cache
+def _words_are_known() -> bool:
+    """Whether the words stand where they are looked for; another interpreter, or a later one, may keep them elsewhere."""
+    room = random.Random.__basicsize__ - object.__basicsize__
+    if sys.implementation.name != "cpython" or room < ctypes.sizeof(_PythonWords):
+        return False
+    probe = random.Random(0)
+    for _ in range(2):
+        words, state = _words_of(probe), probe.getstate()[1]
+        if (*words.key, words.position) != state:
+            return False
+        probe.random()
+    return True
 
 
 def _place(generator: np.random.MT19937) -> tuple[int, ...]:

@@ -353,6 +353,8 @@ class Crew:
         self._send()
 
     def _send(self) -> None:
+        if not (self._order.workers or self._order.exhausted):
+            return  # batches are made in this process
         while (next_to_send := self._order.next_to_send()) is not None:
             task, worker_id = next_to_send
             worker = self._workers()[worker_id]
