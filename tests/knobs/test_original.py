@@ -180,6 +180,17 @@ def test_a_repository_of_another_user_is_left_alone(repository: Repository, monk
     assert committed([path], until_s=later()) == {}
 
 
+def test_first_versions_of_very_many_files_are_left_out(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [repository.write(name, YAML.format(4)) for name in ("a.yaml", "b.yaml")]
+    repository.commit()
+    monkeypatch.setattr("keepfed.knobs.history.MOST_PATHS", 1)
+    assert first_versions(paths, until_s=later()) == {}
+    assert set(first_versions(paths[:1], until_s=later())) == {paths[0]}
+    assert set(committed(paths, until_s=later())) == set(paths)
+
+
 def test_a_history_that_takes_too_long_is_left_out(repository: Repository) -> None:
     path = repository.write("a.yaml", YAML.format(4))
     repository.commit()

@@ -82,9 +82,14 @@ def committed(files: Iterable[str], *, until_s: float) -> dict[str, bytes]:
 
 
 def first_versions(files: Iterable[str], *, until_s: float) -> dict[str, Version]:
-    """The commit that brought each file, as far back as the history reaches here. Empty where reading it takes too long."""
+    """The commit that brought each file, as far back as the history reaches here.
+
+    Missing where reading it takes too long, and for the files of a tree of which more than MOST_PATHS are asked for.
+    """
     found: dict[str, Version] = {}
     for root, names in _by_tree(files).items():
+        if len(names) > MOST_PATHS:
+            continue
         brought = {change.path: change for change in _log(root, names, (), until_s) if change.after != _NO_BLOB}
         for version in _with_contents(root, names, list(brought.values()), until_s):
             found[version.file] = version
