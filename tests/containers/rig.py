@@ -42,6 +42,7 @@ _COMMANDS = (
         "chmod",
         "chown",
         "dd",
+        "find",
         "tail",
     ),
 )

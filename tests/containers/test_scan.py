@@ -82,3 +82,17 @@ def test_what_a_process_was_started_with_is_in_effect(rig: Rig, capsys: pytest.C
 def test_expectations_hold_inside_too(rig: Rig, resting: str) -> None:
     assert main(["scan", "--container", resting, "--expect", "num_workers=4"]) == 0
     assert main(["scan", "--container", resting, "--expect", "num_workers=0"]) == 1
+
+
+def test_a_folder_that_is_too_large_for_one_stream_is_read_file_by_file(
+    rig: Rig, resting: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keepfed.inside.reading.MOST_STREAM_BYTES", 100_000)
+    rig.sh(
+        resting,
+        "mkdir -p /large/wandb; dd if=/dev/zero of=/large/a.bin bs=1k count=300; echo 'num_workers: 8' > /large/z.yaml",
+    )
+    rig.sh(resting, "cp /large/z.yaml /large/wandb/z.yaml")
+    answer = scanned(capsys, resting, "/large")
+    assert [(site["file"], site["value"]) for site in answer["sites"]] == [("/large/z.yaml", "8")]
+    assert {"file": "/large/wandb", "reason": "outputs of earlier runs", "code": "outputs"} in answer["skipped"]

@@ -54,8 +54,10 @@ def test_the_original_is_the_journals_after_an_edit(rig: Rig, capsys: pytest.Cap
         assert main(["set", "num_workers=2", "--container", name, "--write"]) == 0
         assert rig.sh(name, "cat /app/config.yaml") == "num_workers: 2\n"
         capsys.readouterr()
-        assert main(["scan", "--json", "--container", name]) == 0
-        (site,) = json.loads(capsys.readouterr().out)["sites"]
+        assert main(["scan", "--json", "--changes", "--container", name]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        (site,), (change,) = answer["sites"], answer["changes"]
+        assert (change["source"], change["from"], change["to"]) == ("journal", "4", "2")
         assert (site["value"], site["original"]) == ("2", {"value": "4", "source": "journal"})
 
 
@@ -88,6 +90,12 @@ def test_a_file_that_is_mounted_alone_is_seen_after_a_restart(
         assert file.read_text(encoding="utf-8") == "num_workers: 0\n"
         rig.api.restart(name, timeout=0)
         assert rig.sh(name, "cat /work/config.yaml") == "num_workers: 0\n"
+
+
+def test_a_place_that_is_pointed_at_is_changed_wherever_it_lies(rig: Rig, resting: str) -> None:
+    rig.sh(resting, "mkdir /pointed; printf 'num_workers: 4\\ntest_num_workers: 4\\n' > /pointed/a.yaml")
+    assert main(["set", "num_workers=2", "--site", "/pointed/a.yaml:2", "--container", resting, "--write"]) == 0
+    assert rig.sh(resting, "cat /pointed/a.yaml") == "num_workers: 4\ntest_num_workers: 2\n"
 
 
 def test_an_undo_refuses_what_changed_since_and_writes_nothing(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,13 +171,27 @@ def find_container(name: str) -> Iterator[Container]:
 
     everywhere = engines()
     try:
-        listed = [(engine, one) for engine in everywhere for one in engine.containers()]
+        listed = _everywhere(everywhere)
         picked = pick(name, [one for _, one in listed])
         engine = next(engine for engine, one in listed if one is picked)
         yield Container.of(engine, engine.inspect(picked.id))
     finally:
         for engine in everywhere:
             engine.close()
+
+
+def _everywhere(asked: list[Engine]) -> list[tuple[Engine, Listed]]:
+    """The containers of all engines that can list them. Raises UnreachableError where none can."""
+    found: list[tuple[Engine, Listed]] = []
+    failures: list[UnreachableError] = []
+    for engine in asked:
+        try:
+            found += [(engine, one) for one in engine.containers()]
+        except UnreachableError as error:
+            failures.append(error)
+    if len(failures) == len(asked):
+        raise failures[0]
+    return found
 
 
 def _without_twins(found: list[Engine]) -> list[Engine]:

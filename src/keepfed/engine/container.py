@@ -283,7 +283,7 @@ class Container:
         if not self.running:
             return owner_in_layers(self.detail, path)
         try:
-            ran = self.run(["stat", "-c", "%u %g", path])
+            ran = self.run(["stat", "-c", "%u %g", path], user="0")
         except UnreachableError:
             ran = Ran(127, b"", b"")
         words = ran.stdout.split()

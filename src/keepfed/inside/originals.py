@@ -12,7 +12,6 @@ from pathlib import Path
 
 from keepfed.engine.container import Container
 from keepfed.errors import UnreachableError
-from keepfed.inside.places import on_host
 from keepfed.knobs.journal import journals_about, read_changes, standing
 from keepfed.knobs.original import from_journal, matched, sites_in, with_originals
 from keepfed.knobs.site import KnobSite, Original
@@ -21,10 +20,16 @@ from keepfed.knobs.walk import limit_bytes
 
 
 def with_first_values(
-    container: Container, sites: Sequence[KnobSite], files: Mapping[str, Source], where: Path
+    container: Container,
+    sites: Sequence[KnobSite],
+    files: Mapping[str, Source],
+    hosted: Mapping[str, str],
+    where: Path,
 ) -> list[KnobSite]:
-    """The same sites with `original`; `where` is the folder whose journal is read."""
-    hosted = {site.file: path for site in sites if (path := on_host(container, site.file))}
+    """The same sites with `original`.
+
+    `hosted` has this machine's path of each file that is mounted from it, `where` is the folder whose journal knows of the others.
+    """
     there = [replace(site, file=hosted[site.file]) for site in sites if site.file in hosted]
     texts = {path: files[name] for name, path in hosted.items() if name in files}
     first_there = iter(with_originals(there, texts))

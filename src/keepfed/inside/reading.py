@@ -156,7 +156,7 @@ def _listed(container: Container, folder: str) -> list[str] | None:
     patterns = [word for name in _patterns() for word in ("-o", "-name", name)][1:]
     argv = ["find", *starts, "-xdev", "-type", "f", "-size", f"-{LIMIT_BYTES >> 10}k", "(", *patterns, ")"]
     try:
-        ran = container.run(argv)
+        ran = container.run(argv, user="0")
     except UnreachableError:
         return None
     if ran.exit_code > 1 or (ran.exit_code and not ran.stdout):

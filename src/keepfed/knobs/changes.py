@@ -123,14 +123,23 @@ def _row(site: KnobSite, old: str | None, new: str | None, facts: Mapping[str, s
     return Changed(file=site.file, line=site.line, knob=site.knob, spelling=site.spelling, old=old, new=new, **facts)
 
 
+def changes_inside(container: str, names: Iterable[str], where: Path) -> list[Changed]:
+    """What keepfed changed in these files of a container (by its ID), the newest first; `where` is the folder whose journal knows."""
+    rows = _notes(read_changes(journals_about([where])), {name: name for name in names}, container)
+    return sorted(rows, key=lambda row: _moment(row.time), reverse=True)
+
+
 def _from_journal(names: Sequence[str]) -> Iterator[Changed]:
     """What keepfed changed in these files, and took back."""
-    by_path = {os.path.realpath(name): name for name in names}
-    changes = read_changes(journals_about(map(Path, names)))
+    return _notes(read_changes(journals_about(map(Path, names))), {os.path.realpath(name): name for name in names}, "")
+
+
+def _notes(changes: Sequence[Change], by_path: Mapping[str, str], container: str) -> Iterator[Changed]:
     never = {change.undoes for change in changes if change.verb == "void"}
     made = {change.id: change for change in changes}
     for change in changes:
-        if change.file in by_path and change.verb != "void" and change.id not in never and not change.container:
+        told = change.verb != "void" and change.id not in never
+        if told and change.container == container and change.file in by_path:
             yield _noted(change, made.get(change.undoes), by_path[change.file])
 
 

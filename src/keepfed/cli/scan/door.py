@@ -38,16 +38,17 @@ def scan(
     """Show what the files say; with `--expect`, exit 1 where they say something else."""
     wishes = [_wished(pair) for pair in expect or ()]
     if container is not None:
-        if pid is not None or changes:
+        if pid is not None:
             raise UsageError(say("scan.container_alone"))
-        scanned, family = scan_inside(container, paths or [])
+        inside = scan_inside(container, paths or [], changes=changes)
+        scanned, family, rows = inside.scanned, inside.family, inside.changes
     else:
         family = read_running(pid) if pid is not None else ()
         scanned = scan_paths(paths or ["."])
         scanned = replace(scanned, sites=tuple(with_originals(scanned.sites, scanned.files)))
+        rows = changes_of(scanned.sites, scanned.files) if changes else None
     if family:
         scanned = with_processes(scanned, family)
-    rows = changes_of(scanned.sites, scanned.files) if changes else None
     projects = Projects(scanned.files)
     verdicts = [verdict_of(wished, scanned.sites, projects.of) for wished in wishes]
     if as_json:

@@ -55,7 +55,7 @@ def set(  # noqa: A001  # the verb's name; the type is not needed here
             scanned, paths = _scanned(request.paths, place)
             named = _named(scanned, paths)
         else:
-            scanned, paths, named = scanned_inside(inside, request.paths)
+            scanned, paths, named = scanned_inside(inside, request.paths, place)
         if plan is not None:
             made = _from_profile(plan, scanned, insert=insert)
         else:

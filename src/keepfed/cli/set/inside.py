@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from keepfed.cli.set.telling import tell
+from keepfed.edit.choosing import Place
 from keepfed.edit.replacement import Edit
 from keepfed.engine.client import find_container
 from keepfed.engine.container import Container
-from keepfed.errors import UnreachableError
+from keepfed.errors import UnreachableError, UsageError
+from keepfed.inside.likely import likely_folders
 from keepfed.inside.reading import scan_container
 from keepfed.inside.writing import file_edits, not_seen_yet
 from keepfed.knobs.scan import Scanned
@@ -28,11 +30,27 @@ def opened(name: str | None) -> Iterator[Container | None]:
             yield container
 
 
-def scanned_inside(container: Container, paths: Sequence[str]) -> tuple[Scanned, list[str], frozenset[str]]:
-    """What was scanned, the paths of it in words, and the files that were given by their own name."""
-    scanned = scan_container(container, paths)
-    named = {container.resolve(posixpath.join(container.workdir, path)) for path in paths}
-    return scanned, [*paths] or [container.name], frozenset(named & set(scanned.files))
+def scanned_inside(
+    container: Container, paths: Sequence[str], place: Place | None
+) -> tuple[Scanned, list[str], frozenset[str]]:
+    """What was scanned, the paths of it, and the files that were given by their own name, the one of `--site` included."""
+    wanted = [*paths]
+    if place is not None and _is_there(container, place.file):
+        wanted = [*(paths or _likely(container)), place.file]
+    scanned = scan_container(container, wanted)
+    named = {container.resolve(posixpath.join(container.workdir, path)) for path in wanted}
+    return scanned, wanted or [container.name], frozenset(named & set(scanned.files))
+
+
+def _is_there(container: Container, path: str) -> bool:
+    return container.stat(posixpath.join(container.workdir, path)) is not None
+
+
+def _likely(container: Container) -> list[str]:
+    try:
+        return likely_folders(container)
+    except UsageError:
+        return []
 
 
 def edits_inside(container: Container, edits: Mapping[str, tuple[Edit, ...]], scanned: Scanned) -> list[FileEdits]:
