@@ -26,18 +26,19 @@ def test_the_places_that_win_are_changed_and_the_others_listed() -> None:
         a_site(line=1, wins=True),
         a_site(line=2, kind=Kind.OVERRIDDEN, wins=False),
         a_site(line=3, kind=Kind.DEAD),
-        a_site(line=4, wins=None),
         a_site(line=5, wins=True, file="other.py"),
         a_site(line=6, knob="pin_memory"),
     ]
-    assert lines(choose(WISH, sites)) == (
-        [1, 5],
-        {2: "edit.kept_overridden", 3: "edit.kept_dead", 4: "edit.kept_unknown"},
-    )
+    assert lines(choose(WISH, sites)) == ([1, 5], {2: "edit.kept_overridden", 3: "edit.kept_dead"})
 
 
-def test_where_no_winner_is_known_all_that_may_count_are_changed() -> None:
-    assert lines(choose(WISH, [a_site(line=1), a_site(line=2), a_site(line=3, wins=False)]))[0] == [1, 2]
+def test_of_many_files_that_may_count_the_one_has_to_be_named() -> None:
+    sites = [a_site(line=line, file=file) for line, file in ((1, "a.yaml"), (2, "a.yaml"), (3, "b.yaml"))]
+    unknown = "edit.kept_unknown"
+    assert lines(choose(WISH, sites)) == ([], dict.fromkeys((1, 2, 3), unknown))
+    assert lines(choose(WISH, sites, named=["a.yaml"])) == ([1, 2], {3: unknown})
+    assert lines(choose(WISH, sites[:2])) == ([1, 2], {})
+    assert lines(choose(WISH, [*sites, a_site(line=9, wins=True)])) == ([9], dict.fromkeys((1, 2, 3), unknown))
 
 
 def test_a_reference_is_listed_and_its_definition_changed() -> None:

@@ -10,7 +10,7 @@ changing the first is luck.
       ▼
     a reference is led to its definition;  printouts only by name;  dead, overridden and losing ones not
       ▼
-    where some are known to win, those; else all that may
+    those that win; those of which it cannot be told where they stand in one file, or in one that was named
 """
 
 from __future__ import annotations
@@ -177,12 +177,18 @@ def _choose_among(choice: Choice, candidates: Sequence[KnobSite], sites: Sequenc
             choice.kept.append(Kept(site, reason))
         else:
             open_ones.append(site)
-    winners = [site for site in open_ones if site.wins]
-    choice.changing = winners or open_ones
-    if winners:
-        choice.kept += [Kept(site, "edit.kept_unknown") for site in open_ones if not site.wins]
-    elif not open_ones:
+    unknown = _unclear(open_ones, files)
+    choice.changing = [site for site in open_ones if site not in unknown]
+    choice.kept += [Kept(site, "edit.kept_unknown") for site in unknown]
+    if not open_ones:
         _follow(choice, candidates, sites)
+
+
+def _unclear(sites: Sequence[KnobSite], files: _Files) -> list[KnobSite]:
+    """Of places that may count or not, those of several files that nobody named: one of ten configurations is in use."""
+    unclear = [site for site in sites if site.wins is None]
+    several = len({site.file for site in unclear}) > 1
+    return [site for site in unclear if several and site.file not in files.named]
 
 
 def _follow(choice: Choice, candidates: Sequence[KnobSite], sites: Sequence[KnobSite]) -> None:

@@ -103,7 +103,7 @@ def folder_reason(name: str, entries: frozenset[str], beside: frozenset[str]) ->
     return ""
 
 
-_OURS = re.compile(rb"(?:[ \t]*#[^\n]*\n|\s|\{)*\"?schema\"?\s*[=:]\s*\"keepfed\.[a-z-]+/\d")
+_OURS = re.compile(rb"(?:#[^\n]*\n|\s|\{)*+\"?schema\"?\s*[=:]\s*\"keepfed\.[a-z-]+/\d")
 
 
 def document_or_log(base: str) -> str:
