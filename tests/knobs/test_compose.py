@@ -50,6 +50,19 @@ def test_a_service_in_the_hosts_ipc_namespace_has_no_size_of_its_own() -> None:
     assert site.kind is Kind.OVERRIDDEN
 
 
+def test_a_mount_over_dev_shm_takes_its_place_and_may_have_a_size() -> None:
+    found = sites(
+        "compose.yaml",
+        "services:\n  x:\n    shm_size: 2g\n    tmpfs:\n      - /dev/shm:rw,size=8g\n      - /tmp:size=1g\n",
+    )
+    assert [(site.value, site.kind, site.owner) for site in found] == [
+        ("2g", Kind.OVERRIDDEN, "x"),
+        ("8g", Kind.LITERAL, "x"),
+    ]
+    (site,) = sites("compose.yaml", "services:\n  x:\n    shm_size: 2g\n    volumes: [/dev/shm:/dev/shm, /a:/b]\n")
+    assert site.kind is Kind.OVERRIDDEN
+
+
 @pytest.mark.parametrize("command", ["gunicorn app:app --workers 4", "celery -A x worker", "uvicorn a:b --workers 2"])
 def test_workers_of_a_server_are_left_alone(command: str) -> None:
     text = f"services:\n  web:\n    command: {command}\n    environment:\n      NUM_WORKERS: 4\n"

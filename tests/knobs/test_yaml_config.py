@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
@@ -8,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keepfed.knobs import yaml_lines, yaml_tree
-from keepfed.knobs.entry import Shape
+from keepfed.knobs.entry import Homes, Shape
+from keepfed.knobs.json_config import Scanner
 from keepfed.knobs.site import Kind, Role
 from keepfed.knobs.source import Source
 from tests.knobs.configured import ENCODINGS, Encode, literals, sites
@@ -259,6 +261,36 @@ def leaves(tree: Tree) -> int:
     if isinstance(tree, str):
         return 1
     return sum(leaves(inner) for inner in (tree.values() if isinstance(tree, dict) else tree))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 99) | st.text(st.sampled_from("ab: ,#[]{}\"\\'\n四"), max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b c", "四"]), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["a", "b"]), JSON, max_size=2), st.integers(0, 64), st.sampled_from([None, 1, 4])
+)
+def test_flow_style_is_changed_as_its_parser_reads_it(
+    around: dict[str, object], count: int, indent: int | None
+) -> None:
+    """JSON is YAML, and has a parser that everybody has."""
+    written = {**around, "num_workers": count, "data": [around, {"num_workers": count}]}
+    wanted = {**around, "num_workers": 777, "data": [around, {"num_workers": 777}]}
+    source = Source.of("c.yaml", json.dumps(written, indent=indent, ensure_ascii=False).encode())
+    assert source is not None
+    by_grammar = yaml_tree.document_of(source)
+    assert by_grammar is not None
+    scanner = Scanner(source.utf8, Homes(), flow=True)
+    scanner.bracket(())
+    for entries in (by_grammar.entries, scanner.entries):
+        changed = source.utf8
+        for entry in reversed(entries):
+            if entry.key == "num_workers":
+                changed = changed[: entry.start] + b"777" + changed[entry.end :]
+        assert json.loads(changed) == wanted
 
 
 @given(st.text(st.sampled_from("a:- \n\t{}[]#'\"|&*!,\r1"), max_size=60))

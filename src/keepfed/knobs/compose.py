@@ -15,6 +15,8 @@ OTHER_PROGRAMS = re.compile(
     r"|ray|mlflow|label-studio|supervisord|pytest|locust|huey|dramatiq)\b"
 )
 """Programs with workers of their own."""
+_MOUNT = re.compile(r"(?:^|:)/dev/shm/?(?::|$)")
+_TMPFS = re.compile(r"^/dev/shm/?:(?:[^\s]*,)?size=(\d+[kmgKMG]?)(?=,|$)")
 
 
 def service(entry: Entry) -> str:
@@ -34,6 +36,16 @@ def runs_something_else(document: Document, entry: Entry) -> bool:
     )
 
 
-def shares_memory_of_host(document: Document, entry: Entry) -> bool:
+def has_other_shm(document: Document, entry: Entry) -> bool:
     """Whether the service has another's /dev/shm, so that its own size is never made (docker run, "IPC settings")."""
-    return document.sibling(entry, "ipc").startswith(("host", "service:", "container:"))
+    if document.sibling(entry, "ipc").startswith(("host", "service:", "container:")):
+        return True
+    root = entry.path[:-1]
+    mounts = (other for other in document.entries if other.part == entry.part and other.path[: len(root)] == root)
+    return any(_MOUNT.search(mount.text) for mount in mounts if {"volumes", "tmpfs"} & set(mount.path))
+
+
+def tmpfs_size(entry: Entry) -> tuple[int, int] | None:
+    """Where in `tmpfs: /dev/shm:size=2g` the size stands, in characters of the text."""
+    found = _TMPFS.search(entry.text) if "tmpfs" in entry.path[-2:] else None
+    return found.span(1) if found else None

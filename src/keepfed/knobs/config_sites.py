@@ -71,6 +71,11 @@ def _sites(document: Document, entry: Entry) -> Iterator[KnobSite]:
     if volume:
         yield from _site(document, entry, entry.key, Spelled("shm_size", sure=True), Role.LIMIT, owner=volume)
         return
+    size = compose.tmpfs_size(entry)
+    if size:
+        inner = _inner(entry, *size, quoted=False)
+        yield from _site(document, inner, "size", Spelled("shm_size", sure=True), Role.LIMIT)
+        return
     variable = kubernetes.variable(document, entry)
     if variable:
         yield from _variable(document, entry, variable)
@@ -198,7 +203,7 @@ def _site(
 
 def _is_replaced(document: Document, entry: Entry, knob: str, setting: str) -> bool:
     """Whether a later value of the same key, or the host's own shared memory, takes the place of this value."""
-    if knob == "shm_size" and entry.key == "shm_size" and compose.shares_memory_of_host(document, entry):
+    if knob == "shm_size" and entry.key == "shm_size" and compose.has_other_shm(document, entry):
         return True
     return not setting and not entry.key.isdigit() and not document.last_of_its_key(entry)
 
