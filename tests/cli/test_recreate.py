@@ -55,6 +55,10 @@ def test_files_that_are_there_are_not_overwritten(capsys: pytest.CaptureFixture[
     assert "link.yaml exists" in refused(capsys, "--shm-size", "2g", "--compose", str(tmp_path / "link.yaml"))
 
 
+def test_a_script_is_not_called_what_its_variables_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "file of variables" in refused(capsys, "--shm-size", "2g", "--script", str(tmp_path / "again.env"))
+
+
 def test_without_an_engine_the_way_to_one_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recreate", "trainer", "--shm-size", "2g"]) == 3
     assert "/nonexistent/engine.sock" in capsys.readouterr().err

@@ -132,3 +132,39 @@ def test_signals_are_noted_and_handlers_come_back() -> None:
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
             interrupts.obey()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """nohup ignores SIGHUP, and a closed terminal must then change nothing."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts().noted() as interrupts:
+            signal.raise_signal(signal.SIGHUP)
+            interrupts.obey()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_signal_before_the_stop_spares_the_old_one_even_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    api, interrupts = FakeApi(), Interrupts()
+    created = api.create_container_from_config
+
+    def interrupted(body: dict[str, Any], name: str) -> dict[str, Any]:
+        interrupts.number = signal.SIGTERM
+        return created(body, name)
+
+    monkeypatch.setattr(api, "create_container_from_config", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        exchange(api, interrupts)
+    assert is_as_before(api)
+    assert {"stop", "start"} & set(api.calls) == set()
+
+
+def test_log_lines_of_strangers_cannot_speak_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi()
+    monkeypatch.setattr(api, "logs", lambda _identity, tail: b"\x1b]0;owned\x07 done")
+    monkeypatch.setattr(api, "start", lambda identity: FakeApi.start(api, OLD) if identity == OLD else None)
+    with pytest.raises(RolledBack) as caught:
+        exchange(api)
+    assert "\x1b" not in str(caught.value)
+    assert "owned" in str(caught.value)

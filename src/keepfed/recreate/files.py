@@ -29,7 +29,9 @@ def beside(path: Path, suffix: str) -> Path:
 
 
 def check_free(paths: list[Path]) -> None:
-    """Raise UsageError when one of them is there already, or its folder is not."""
+    """Raise UsageError when one of them is there already, or its folder is not, or two are one."""
+    if len(set(paths)) < len(paths):
+        raise UsageError(say("recreate.own_companion", path=paths[0]), next_step=say("recreate.file_exists_next"))
     for path in paths:
         if path.is_symlink() or path.exists():
             raise UsageError(say("recreate.file_exists", path=path), next_step=say("recreate.file_exists_next"))

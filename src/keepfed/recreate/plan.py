@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from keepfed.recreate.shown import harmless
 from keepfed.recreate.sizes import size_word
 from keepfed.recreate.spec import ContainerSpec
 
@@ -37,7 +38,7 @@ def _shown(name: str, value: Any) -> str:
     if name in ("ShmSize", "Memory", "MemoryReservation", "MemorySwap"):
         return size_word(int(value))
     hidden = hide(value)
-    return hidden if isinstance(hidden, str) else json.dumps(hidden, ensure_ascii=False)
+    return harmless(hidden) if isinstance(hidden, str) else json.dumps(hidden, ensure_ascii=False)
 
 
 def hide(value: Any) -> Any:

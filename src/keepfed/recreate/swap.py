@@ -151,8 +151,8 @@ class Swap:
         api, name = self.engine.api, self.spec.name
         grace_s = (self.container.detail.get("Config") or {}).get("StopTimeout")
         self.tell(say("recreate.step_stop", name=name))
-        self.stopped = True
         with self._step("stop", name):
+            self.stopped = True
             api.stop(self.container.id, timeout=_STOP_S if grace_s is None else int(grace_s))
         with self._step("rename", name):
             api.rename(self.container.id, self.aside)

@@ -14,6 +14,7 @@ from keepfed.engine.container import Container
 from keepfed.errors import UnreachableError
 from keepfed.recreate.health import Expected, complaint
 from keepfed.recreate.script import SETTLE_S
+from keepfed.recreate.shown import harmless
 from keepfed.text import say
 
 if TYPE_CHECKING:
@@ -97,4 +98,4 @@ def _logs(container: Container) -> str:
             printed: bytes = container.engine.api.logs(container.id, tail=_LAST_LINES)
     except UnreachableError:
         return ""
-    return "".join(f"\n    {line}" for line in printed.decode(errors="replace").splitlines())
+    return "".join(f"\n    {line}" for line in harmless(printed.decode(errors="replace")).split("\n") if line)

@@ -10,6 +10,7 @@ import typer
 
 from keepfed.recreate.flags import run_words
 from keepfed.recreate.plan import hide, rows
+from keepfed.recreate.shown import harmless
 from keepfed.recreate.sizes import size_word
 from keepfed.recreate.spec import ContainerSpec, Uncarried
 from keepfed.recreate.survey import Survey
@@ -72,12 +73,12 @@ def change_lines(found: Survey) -> str:
     else:
         lines += [say("recreate.below", folder=folder, count=count) for folder, count in changes.folders()]
     lines += [say("recreate.noise", count=changes.noise)] if changes.noise else []
-    return "\n".join(f"  {line}" for line in lines)
+    return "\n".join(f"  {harmless(line)}" for line in lines)
 
 
 def uncarried_line(one: Uncarried) -> str:
     """One thing that is not carried over, with its reason."""
-    return say("recreate.uncarried", field=one.field, value=hide(one.value), why=one.why)
+    return say("recreate.uncarried", field=one.field, value=harmless(hide(one.value)), why=one.why)
 
 
 def _uncarried(result: Result) -> tuple[Uncarried, ...]:
