@@ -236,6 +236,37 @@ def test_a_field_of_a_class_counts_for_its_methods() -> None:
     assert [(site.wins, site.counts_at) for site in judged(places)] == [(True, ""), (False, "data.py:3")]
 
 
+def test_an_option_that_was_assigned_anew_has_that_value_as_far_as_the_block_goes() -> None:
+    text = (
+        "parser.add_argument('--num_workers', default=⟨8⟩)\nargs = parser.parse_args()\nif small:\n    args.num_workers = ⟨0⟩\n"
+        "    a = DataLoader(d, num_workers=⟨args.num_workers⟩)\nb = DataLoader(d, num_workers=⟨args.num_workers⟩)\n"
+    )
+    places = Places({"a.py": text})
+    places.site("a.py", Role.OPTION, "--num_workers", setting="num_workers")
+    places.site("a.py", Role.CONFIG, mark=1, setting="num_workers", owner="args")
+    places.site("a.py", Role.CALL, mark=2)
+    places.site("a.py", Role.CALL, mark=3)
+    _, _, inside, behind = judged(places)
+    assert (inside.counts_at, behind.wins, behind.counts_at) == ("a.py:4", None, "")
+
+
+def test_modules_of_libraries_are_not_files_of_the_same_name() -> None:
+    for line, at in (
+        ("from lightning.pytorch import Trainer\n", ""),
+        ("from core.pytorch import Config\n", "core/pytorch.py:2"),
+    ):
+        places = Places(
+            {
+                "setup.py": "",
+                "core/pytorch.py": "class Config:\n    num_workers: int = ⟨4⟩\n",
+                "tts/main.py": f"{line}DataLoader(d, num_workers=⟨cfg.num_workers⟩)\n",
+            }
+        )
+        places.site("core/pytorch.py", Role.DEFAULT, setting="num_workers")
+        places.site("tts/main.py", Role.CALL)
+        assert judged(places)[1].counts_at == at
+
+
 def test_an_assignment_in_a_branch_may_or_may_not_count() -> None:
     branches = "if fast:\n    nw = ⟨8⟩\nelse:\n    nw = ⟨0⟩\nDataLoader(d, num_workers=⟨nw⟩)\n"
     main = "if __name__ == '__main__':\n    nw = ⟨8⟩\n    DataLoader(d, num_workers=⟨nw⟩)\n"

@@ -78,12 +78,12 @@ class Projects:
         return ranked[max(ranked)] if ranked else []
 
     def imports(self, name: str, other: str) -> bool:
-        """Whether a Python file imports another one, as far as its import lines say so."""
+        """Whether a Python file imports another one, as far as its import lines say so: `lightning.pytorch` is no `core/pytorch.py`."""
         if name not in self._imports:
             self._imports[name] = frozenset(_imported(self.text(name)))
         path = PurePosixPath(other)
-        module = path.parent.name if path.name == "__init__.py" else path.stem
-        return module in self._imports[name]
+        parts = path.parts[:-1] if path.name == "__init__.py" else (*path.parts[:-1], path.stem)
+        return any(".".join(parts[-count:]) in self._imports[name] for count in range(1, len(parts) + 1))
 
     def in_folder(self, folder: str) -> list[str]:
         """Names of the files that lie in a folder itself."""
@@ -220,10 +220,11 @@ def _bare(path: str) -> str:
 
 
 def _imported(text: str) -> Iterable[str]:
-    """The last words of all modules that a text imports, and the names that it imports from them."""
+    """The dotted paths of all modules that a text imports, and of all names that it imports from them, without leading dots."""
     for module, names, plain in _IMPORT.findall(text):
         if module:
-            yield module.rpartition(".")[2]
-            yield from re.findall(r"\w+", names)
-        for path in plain.split(","):
-            yield path.strip().split(" ")[0].rpartition(".")[2]
+            path = module.lstrip(".")
+            yield path
+            yield from (f"{path}.{name}".lstrip(".") for name in re.findall(r"\w+", names))
+        for alias in plain.split(","):
+            yield alias.strip().split(" ")[0]

@@ -160,6 +160,11 @@ class Ties:
         if words(site.refers_to)[:1] == ["self"]:
             return self._of_the_class(site, here)
         if not bare:
+            head = site.refers_to.rpartition(".")[0]
+            assigned = [other for other in here if other.owner == head and other.role in (Role.NAME, Role.CONFIG)]
+            before = [other for other in assigned if other.line < site.line]
+            if before:
+                return before[-1] if self._reaches(before[-1], site, Role.NAME) else None
             options = [other for other in here if other.role is Role.OPTION]
             here = options or [other for other in here if other.role is not Role.CALL]
         if len(here) == 1:
@@ -206,19 +211,20 @@ class Ties:
             self._split[name] = self.projects.text(name).split("\n")
         return self._split[name]
 
-    def _reaches(self, definition: KnobSite, site: KnobSite) -> bool:
+    def _reaches(self, definition: KnobSite, site: KnobSite, role: Role | None = None) -> bool:
         """Whether a parameter's function, or a variable's block, still goes on where the reference stands."""
-        if site.form is not Form.PYTHON or definition.role not in (Role.DEFAULT, Role.NAME):
+        role = role or definition.role
+        if site.form is not Form.PYTHON or role not in (Role.DEFAULT, Role.NAME):
             return True
         lines = self._lines(site.file)
         start = definition.line - 1
-        while definition.role is Role.DEFAULT and start > 0 and not _DEFINES.match(lines[start]):
+        while role is Role.DEFAULT and start > 0 and not _DEFINES.match(lines[start]):
             start -= 1
         depth = _indent(lines[start])
-        if definition.role is Role.NAME and depth == 0:
+        if role is Role.NAME and depth == 0:
             return True
         inside = lines[definition.line : site.line]
-        floor = depth + 1 if definition.role is Role.DEFAULT else depth
+        floor = depth + 1 if role is Role.DEFAULT else depth
         return all(
             _indent(line) >= floor for line in inside if line.strip() and not line.lstrip().startswith(("#", ")", "]"))
         )
