@@ -292,3 +292,44 @@ def test_a_plan_that_says_nothing_is_refused(
         (project / "keepfed.toml").write_text(text)
     assert called(capfdbinary, "set", "--plan", "keepfed.toml", "--write")[0] == code
     assert (project / "train.py").read_bytes() == TRAIN
+
+
+ON_A_FULL_DISK = """
+mount -t tmpfs -o size=64k tmpfs "$1" || exit 77
+cp train.py "$1/train.py"
+cd "$1"
+head -c 200000 /dev/zero > filler 2> /dev/null
+"$2" -m keepfed set num_workers=16 --write
+code=$?
+cmp train.py "$3/train.py" || exit 78
+exit $code
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare(1)")
+@pytest.mark.parametrize("state", ["disk", "elsewhere"])
+def test_a_full_disk_leaves_everything_as_it_is(project: Path, tmp_path: Path, state: str) -> None:
+    (tmp_path / "disk").mkdir()
+    source = str(Path(keepfed.__file__).parents[1])
+    environ = os.environ | {
+        "PYTHONPATH": source,
+        "XDG_STATE_HOME": str(tmp_path / state),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command: list[str | Path] = [
+        "unshare",
+        "-m",
+        "sh",
+        "-c",
+        ON_A_FULL_DISK,
+        "sh",
+        tmp_path / "disk",
+        sys.executable,
+        project,
+    ]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("no mount namespace may be made here")
+    assert done.returncode == 1, done.stderr
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -238,3 +239,30 @@ def test_two_processes_at_once_tear_no_line(project: Path) -> None:
     assert os.path.getsize(journal_in(project)) == sum(
         len(line) + 1 for line in journal_in(project).read_bytes().split(b"\n") if line
     )
+
+
+def test_a_user_without_a_home_has_no_journal_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    assert own_journal() is None
+
+
+def test_a_journal_that_takes_no_more_lines_stops_the_change(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = project / "x"
+    file.write_bytes(b"4")
+    first = change(project, replacing(file, (b"4", b"8"))).journal
+    before = first.read_bytes()
+    write, room = os.write, [50]
+
+    def full(descriptor: int, data: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = write(descriptor, data[: room[0]])
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(JournalError, match="No space"):
+        change(project, replacing(file, (b"8", b"2")))
+    assert file.read_bytes() == b"8"
+    assert first.read_bytes() == before, "no half line stays"

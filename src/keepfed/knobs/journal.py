@@ -124,18 +124,22 @@ def journal_in(folder: Path) -> Path:
     return folder / FOLDER / FILE_NAME
 
 
-def own_journal() -> Path:
-    """The user's own journal, for projects that they may not write into (XDG Base Directory: state that should persist)."""
+def own_journal() -> Path | None:
+    """The user's own journal, for projects that they may not write into (XDG Base Directory: state that should persist).
+
+    None for a user without a home, as containers have them.
+    """
     state = os.environ.get("XDG_STATE_HOME", "")
-    base = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
-    return base / "keepfed" / FILE_NAME
+    base = state if os.path.isabs(state) else os.path.join(os.path.expanduser("~"), ".local", "state")
+    return Path(base) / "keepfed" / FILE_NAME if os.path.isabs(base) else None
 
 
 def journals_about(places: Iterable[Path]) -> list[Path]:
     """The journals that may tell of these files and folders, without repeats; most of them need not exist."""
     folders = [place if place.is_dir() else place.parent for place in (Path(os.path.realpath(at)) for at in places)]
     found = [journal_in(project_folder(folder)) for folder in dict.fromkeys(folders)]
-    return list(dict.fromkeys([*found, own_journal()]))
+    own = own_journal()
+    return list(dict.fromkeys([*found, own] if own else found))
 
 
 def read_changes(journals: Iterable[Path]) -> list[Change]:

@@ -6,6 +6,7 @@ between the journal's line and the renames, so that whatever fails, the rest is 
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import secrets
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,8 @@ from typing import Protocol
 from keepfed.edit.replacement import Edit, applied, in_order, sha256
 from keepfed.errors import KeepfedError
 from keepfed.knobs.journal import Change
-from keepfed.write.noting import Journal, open_journals
+from keepfed.text import say
+from keepfed.write.noting import Journal, JournalError, open_journals
 from keepfed.write.replacing import Content, replace_all
 
 
@@ -148,8 +150,16 @@ class _Put:
 
 
 def _append(journals: Sequence[Journal], changes: Sequence[Change]) -> None:
-    for journal in journals:
-        journal.append(changes)
+    """Note changes. Raises JournalError where the first journal takes no more; the others are for people who look there."""
+    first, *others = journals
+    try:
+        first.append(changes)
+    except OSError as error:
+        reason = f"{first.path}: {error.strerror or error}"
+        raise JournalError(say("edit.no_journal", reasons=reason), next_step=say("edit.disk_full_next")) from error
+    for journal in others:
+        with contextlib.suppress(OSError):
+            journal.append(changes)
 
 
 def _changes(files: Sequence[FileEdits], group: str, verb: str, command: tuple[str, ...]) -> list[Change]:

@@ -92,7 +92,7 @@ def open_journals(where: Path, files: Sequence[Path]) -> Iterator[list[Journal]]
     home = project_folder(where)
     others = {project_folder(file.parent) for file in files} - {home}
     with contextlib.ExitStack() as opened:
-        journals = [_first(opened, [journal_in(home), own_journal()])]
+        journals = [_first(opened, [journal_in(home), *filter(None, [own_journal()])])]
         for folder in sorted(others):
             if not _below(folder, home):
                 with contextlib.suppress(OSError):

@@ -182,7 +182,7 @@ def _put(staged: Sequence[_Staged], void: Callable[[], None]) -> None:
             done.append(one)
     except BaseException as error:
         lost = [str(one.content.path) for one in done if not _put_back(one.content)]
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, KeepfedError):
             void()
         if not isinstance(error, OSError):
             raise
