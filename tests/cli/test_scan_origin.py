@@ -104,3 +104,18 @@ def test_a_loader_that_keepfed_runs_tells_the_plan_that_is_in_force(
     process = Running(os.getpid(), ("python", "train.py"), {RUN_VARIABLE: str(folder.path)}, str(tmp_path), 2, None)
     (site,) = with_processes(scan_paths(["."]), (process,)).sites
     assert (site.value, site.in_effect) == ("4", InEffect("6", os.getpid()))
+
+
+def test_what_does_not_count_is_shown_with_the_place_that_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(OPTIONS + LOADER)
+    Path("run.sh").write_text("python train.py --num_workers 8\n")
+    assert main(["scan"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.rstrip().rpartition("  ")[2] for line in lines if "num_workers" in line] == [
+        "yes",
+        "no, run.sh:1",
+        "no, line 3",
+    ]

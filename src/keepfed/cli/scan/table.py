@@ -31,7 +31,7 @@ _GAP = 2
 _LONG_VALUE = 40
 _COLUMNS = ("place", "knob", "spelling", "written", "original", "in_effect", "kind", "wins")
 # What gives way first on a narrow terminal, and how little of it is still readable.
-_GIVES_WAY = (("written", 16), ("spelling", 18), ("original", 10), ("written", 8), ("spelling", 12))
+_GIVES_WAY = (("wins", 16), ("written", 16), ("spelling", 18), ("original", 10), ("written", 8), ("spelling", 12))
 
 
 def show_table(scanned: Scanned, paths: Sequence[str]) -> None:
@@ -61,8 +61,18 @@ def _cells(site: KnobSite) -> dict[str, str]:
         "original": _original(site),
         "in_effect": site.in_effect.value if site.in_effect else "",
         "kind": say(f"scan.kind_{site.kind.value}"),
-        "wins": "" if site.wins is None else say("scan.wins" if site.wins else "scan.loses"),
+        "wins": _wins(site),
     }
+
+
+def _wins(site: KnobSite) -> str:
+    """Whether it counts, and where the value stands that counts instead: by its line alone in the same file."""
+    if site.wins is not False:
+        return say("scan.wins") if site.wins else ""
+    file, _, line = site.counts_at.rpartition(":")
+    if file == site.file:
+        return say("scan.loses_to_line", line=line)
+    return say("scan.loses_to", place=site.counts_at) if file else say("scan.loses")
 
 
 def _original(site: KnobSite) -> str:
