@@ -65,6 +65,7 @@ def test_a_name_that_others_use_too_is_not_sure(name: str) -> None:
         "num_ray_workers",
         "intra_op_num_threads",
         "max_workers",
+        "num_worker_threads",
         "NO_WORKERS",
         "batch_size",
         "pin_memory_device",

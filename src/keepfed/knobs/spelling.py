@@ -131,15 +131,16 @@ def _neighbour(found: set[str]) -> Spelled | None:
 def _workers(words: tuple[str, ...], found: set[str]) -> Spelled | None:
     if words in _WEAK_WORKERS:
         return Spelled("num_workers", sure=False)
-    others = found - _WORKER - _NUMBER - {"threads", "jobs"}
+    by_hands = "threads" in found or words[:2] == ("n", "jobs")
+    others = found - _WORKER - _NUMBER - ({"threads", "jobs"} if by_hands else set())
     if not others <= _AROUND or found <= _WORKER | {"max"} or ("no" in found and "of" not in found):
         # max_workers is what pools of threads and processes are given; no_of_workers is a number, no_workers none.
         return None
+    if by_hands:
+        return Spelled("num_workers", sure=True) if others & _LOADING and not found & _WORKER else None
     if found & _WORKER and (found & _NUMBER or ("workers" in found and others & _LOADING) or {"per", "gpu"} <= found):
         return Spelled("num_workers", sure=True)
     if "workers" in found and others and others <= _PARTS:
         # train_workers: the loader's beside a batch size, Ray's beside a cluster.
         return Spelled("num_workers", sure=False)
-    if ("threads" in found or words[:2] == ("n", "jobs")) and others & _LOADING:
-        return Spelled("num_workers", sure=True)
     return None

@@ -24,6 +24,7 @@ from keepfed.knobs.site import Role
 _COUNTS_RANKS = re.compile(
     rb"(?i)world_size|num_ranks|ranks_per_node|num_nodes|hvd\.size|comm\.(?:size|get_size)|num_replicas|^len\(|\bkv\.|kvstore"
 )
+_OF_WORKERS = re.compile(rb"(?i)workers|num_worker")
 _OF_A_WORKER = re.compile(rb"worker_info|^info\.|\b_?info\.num_workers")
 
 
@@ -93,7 +94,7 @@ class Ownership:
 
 def _counts_ranks(value: bytes) -> bool:
     """Whether a value is the number of processes of a job, and not a share of some number of workers."""
-    return _COUNTS_RANKS.search(value) is not None and b"worker" not in value.lower()
+    return _COUNTS_RANKS.search(value) is not None and not _OF_WORKERS.search(value)
 
 
 def _inside_foreign(scope: Scope | None) -> bool:
@@ -116,4 +117,4 @@ def _is_about_others(place: Place) -> bool:
     names = [*place.owner.split("."), place.scope.name if place.scope is not None else ""]
     if place.knob == "pin_memory":
         return place.role is not Role.OPTION and any(pins_something_else(name) for name in names)
-    return tells_workers(place.owner) or any(prepares_data(name) for name in names)
+    return tells_workers(place.owner) or prepares_data(place.owner)
