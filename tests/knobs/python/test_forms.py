@@ -378,6 +378,9 @@ make('train', opt.n_cpu)
         "workers = [Process(target=f) for f in fs]\n",
         "parser.add_argument('--workers', default=4, help='web server processes')\nserve(args.workers)\n",
         "parser.add_argument('--num_workers', default=4)\nargs = parser.parse_args()\nwith Pool(args.num_workers) as pool: pass\n",
+        "parser.add_argument('--num-workers', default=1)\npool = mp.Pool(checked(args.num_workers, int))\n",
+        "parser.add_argument('--num-workers', default=1, help='feature-extracting processes or dataset chunks')\n",
+        "pin_memory = device != 'cpu'\nx.to('cpu', pin_memory=pin_memory)\n",
         "NUM_WORKERS = 8\nwith ProcessPoolExecutor(max_workers=NUM_WORKERS) as pool: pass\n",
         "num_workers = 4\nfor i in range(num_workers):\n    Process(target=f).start()\n",
         "info = get_worker_info()\nnum_workers = info.num_workers\n",
@@ -412,6 +415,18 @@ args = parser.parse_args()
 num_workers = 1 if args.smoke_test else args.num_workers
 tune_it(num_workers)
 """,
+    )
+
+
+def test_a_value_goes_through_functions_that_check_it() -> None:
+    compare(
+        "a.py",
+        LOADS
+        + "p.add_argument('--workers', default=⟨4⟩)\nDataLoader(d, num_workers=⟨resolved(args.workers)|expression⟩)\n",
+    )
+    compare(
+        "a.py",
+        "def make(a, pin_memory=⟨True⟩):\n    return MultiThreadedAugmenter(a, 4, pin_memory=⟨pin_memory|reference⟩)\n",
     )
 
 

@@ -19,7 +19,7 @@ from keepfed.knobs.python.foreign import (
     tells_workers,
 )
 from keepfed.knobs.python.names import callee_of, dotted, last_name, text_of
-from keepfed.knobs.python.reasons import beside_batches
+from keepfed.knobs.python.reasons import beside_batches, is_loader_like
 from keepfed.knobs.python.walk import Walk, read_keys
 from keepfed.knobs.site import Role
 from keepfed.knobs.spelling import Spelled, spelled
@@ -48,7 +48,7 @@ def call(walk: Walk, node: ast.AST, scope: Scope, to: Key, path: str) -> None:
         return
     if _lookup(walk, node, scope, to, callee):
         return
-    _positional(walk, node, scope, callee)
+    _positional(walk, node, scope, callee, to)
     _keywords(walk, node, scope, callee, path)
 
 
@@ -71,13 +71,17 @@ def _pass(walk: Walk, node: ast.Call, scope: Scope, to: Key) -> None:
         walk.push(named.value, scope, to)
 
 
-def _positional(walk: Walk, node: ast.Call, scope: Scope, callee: str) -> None:
+def _positional(walk: Walk, node: ast.Call, scope: Scope, callee: str, to: Key) -> None:
+    gives_back = to[0] == "arg" or spelled(to[-1]) is not None
     for index, given in enumerate(node.args):
         if isinstance(given, ast.Starred):
             walk.push(given.value, scope)
             return
         key: Key = ("arg", callee, str(index))
         walk.push(given, scope, key)
+        if gives_back:  # Pool(checked(args.num_workers)): what comes out is what went in, near enough
+            for source in read_keys(given, scope):
+                walk.facts.arrow(source, to, scope)
         if callee in _TORCH_LOADERS and index in _POSITIONS:
             name = _POSITIONS[index]
             meaning = Spelled(name, sure=True)
@@ -125,7 +129,7 @@ def _keywords(walk: Walk, node: ast.Call, scope: Scope, callee: str, path: str) 
 
 def _each_value(callee: str, value: ast.expr) -> list[ast.expr]:
     """The value, or those of several loaders that one call makes: `create_loader(…, num_workers=[4, 4, 4])`."""
-    if "loader" in callee.lower() and isinstance(value, (ast.List, ast.Tuple)):
+    if is_loader_like(callee) and isinstance(value, (ast.List, ast.Tuple)):
         return value.elts
     return [value]
 

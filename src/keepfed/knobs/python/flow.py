@@ -15,6 +15,7 @@ from keepfed.knobs.python.facts import (
     Key,
     Scope,
 )
+from keepfed.knobs.python.reasons import is_loader_like
 from keepfed.knobs.spelling import spelled
 
 _SINKS = {LOADER, LOADERS, ASSUMED, ENVIRONMENT, FOREIGN, ELSEWHERE, NEUTRAL}
@@ -89,7 +90,7 @@ class Flow:
         meaning = spelled(argument) if not argument.isdigit() else None
         if callee.endswith("DataLoader") and argument == "5":
             return [LOADER]
-        if meaning is not None and "loader" in callee.lower():
+        if meaning is not None and is_loader_like(callee):
             return [LOADER if meaning.knob == "num_workers" else LOADERS]
         return [ASSUMED] if meaning is not None and meaning.sure else [ELSEWHERE]
 

@@ -48,7 +48,7 @@ _SAYING = frozenset(
 
 
 _PINS_TENSORS = re.compile(
-    r"(?:empty|zeros|ones|full|rand|randn|randint)(?:_like|_strided)?$|^(?:as_)?tensor$|^new_|^arange$|ffload|Cache|Buffer|Storage|[Tt]ensor|DeepSpeed|[Zz]ero_?[Cc]onfig"
+    r"(?:empty|zeros|ones|full|rand|randn|randint)(?:_like|_strided)?$|^(?:as_)?tensor$|^new_|^to$|^arange$|ffload|Cache|Buffer|Storage|[Tt]ensor|DeepSpeed|[Zz]ero_?[Cc]onfig"
 )
 
 

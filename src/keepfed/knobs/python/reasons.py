@@ -23,13 +23,18 @@ _LOADERS_OWN = {"shuffle", "drop_last", "collate_fn", "serial_batches", "load_si
 _NEVER = {"max_workers", "n_jobs", "num_procs", "num_cpus", "num_cpu"}
 
 
+def is_loader_like(callee: str) -> bool:
+    """Whether a call of this name makes a loader, or what holds loaders: a data module."""
+    return _LOADER_LIKE.search(callee) is not None
+
+
 def beside_batches(callee: str, beside: set[str], value: ast.expr, name: str) -> bool:
     """Whether the call, or the keywords or keys beside it, are those of a loader or of a training run."""
     if is_foreign(callee) or name in _NEVER:
         return False
     if name == "pin_memory":
-        return bool(beside & (_BATCH | {"num_workers", "workers"}) - {name}) or _LOADER_LIKE.search(callee) is not None
+        return bool(beside & (_BATCH | {"num_workers", "workers"}) - {name}) or is_loader_like(callee)
     if isinstance(value, ast.Constant) and isinstance(value.value, (bool, float)):
         return False
     neighbours = _LOADERS_OWN if name in _THREADS else _BATCH
-    return bool(beside & neighbours) or "loader" in callee.lower()
+    return bool(beside & neighbours) or is_loader_like(callee)
