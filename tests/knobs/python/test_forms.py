@@ -418,6 +418,11 @@ tune_it(num_workers)
     )
 
 
+def test_a_file_of_settings_needs_no_reader() -> None:
+    compare("config.py", "batch_size = 32\nlr = 0.1\nepochs = 9\nworkers = ⟨8⟩\nnum_threads = 4\n")
+    compare("other.py", "batch_size = 32\nlr = 0.1\nepochs = 9\nworkers = 8\nstart(workers)\n")
+
+
 def test_a_value_goes_through_functions_that_check_it() -> None:
     compare(
         "a.py",

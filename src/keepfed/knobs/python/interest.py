@@ -41,7 +41,8 @@ class Interest:
                 found.update(bisect_right(line_starts, match.start()) for match in around.finditer(low))
         self.hops = _hops(utf8, line_starts, found)
         for name in self.hops:
-            found.update(bisect_right(line_starts, at) for at in _places(utf8, name.encode()))
+            whole = re.compile(rb"\b" + name.encode() + rb"\b")
+            found.update(bisect_right(line_starts, match.start()) for match in whole.finditer(utf8))
         self._lines = sorted(found)
 
     @property

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 
-from keepfed.knobs.python.facts import ASSUMED, ENVIRONMENT, FOREIGN, LOADER, LOADERS, Facts, Place, Scope
+from keepfed.knobs.python.facts import ASSUMED, ENVIRONMENT, FOREIGN, LOADER, LOADERS, NEUTRAL, Facts, Place, Scope
 from keepfed.knobs.python.flow import Flow
 from keepfed.knobs.python.foreign import is_foreign, pins_something_else, prepares_data, tells_workers
 from keepfed.knobs.python.parsing import Parsed
@@ -83,13 +83,19 @@ class Ownership:
 
     def _stands_among_settings(self, place: Place) -> bool:
         """Whether a name that is not sure is set where a training program has its settings."""
-        if place.role is Role.NAME and not place.spelling.isupper():
+        if place.role is Role.NAME and not place.spelling.isupper() and not self._is_for_others_to_read(place):
             return False
         if place.role is Role.CALL or (place.role is Role.DEFAULT and place.key[0] == "name"):
             return False  # an argument, or the parameter of some function
         if place.role is not Role.OPTION and not is_literal(place.knob, place.value):
             return False
         return self._around.settle(place.spelling)
+
+    def _is_for_others_to_read(self, place: Place) -> bool:
+        """Whether it is a variable of the module that nothing in the file uses: `workers = 4` in config.py."""
+        assert self._flow is not None
+        at_top = place.scope is not None and place.scope.kind == "module"
+        return at_top and self._flow.ends(place.key) <= {NEUTRAL}
 
 
 def _counts_ranks(value: bytes) -> bool:
