@@ -135,6 +135,8 @@ dm: {class_path: x.DataModule, init_args: {workers: 3, train_workers: 2, test_wo
         "on: push\njobs: {test: {env: {OMP_NUM_THREADS: 1}}}\n",
         "data:\n# workers: 4\n",
         "strategy:\n  class_path: ray_lightning.RayStrategy\n  init_args:\n    num_workers: 4\n",
+        "ppo:\n  run: PPO\n  env: CartPole-v1\n  config:\n    num_workers: 4\n    train_batch_size: 64\n",
+        "num_workers: 4\nnum_envs_per_worker: 2\ntrain_batch_size: 64\n",
         "writer:\n  _target_: ffcv.writer.DatasetWriter\n  num_workers: 16\n",
     ],
 )

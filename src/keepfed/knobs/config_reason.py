@@ -44,6 +44,11 @@ _OTHERS = {
     "http", "grpc", "nginx", "redis", "kafka", "spark", "joblib", "executor", "pool", "threadpool", "vllm", "sglang",
     "reward", "webserver", "asyncio", "scheduler_workers", "env", "envs", "conversion", "converter", "crawler", "indexer",
 }  # fmt: skip
+# Ray's keys, whose train_batch_size is no loader's either.
+_BESIDE_RAY = re.compile(
+    r"(?i)num_(?:envs|cpus|gpus)_per_worker|resources_per_worker|rollout_fragment_length|remote_(?:worker_)?envs?\w*"
+    r"|placement_strategy|trainer_resources|num_env_runners|num_rollout_workers"
+)
 _BESIDE_OTHERS = re.compile(
     r"(?i)\w*_per_worker|rollout_\w+|trainer_resources|placement_strategy|bind|port|worker_?class|worker_type|graceful_timeout"
     r"|keep_?alive|min_?workers|replicas|min_?replicas|broker\w*|num_envs\w*|use_ray|ray_\w+"
@@ -82,12 +87,20 @@ def is_the_loaders(document: Document, entry: Entry, meaning: Spelled, sections:
         return not any("offload" in words for words in above)
     if any(words & _OTHERS for words in above) and not (above and above[-1] & _LOADER):
         return False
+    if any(_BESIDE_RAY.fullmatch(key) for key in beside) or _is_rllib(document, entry):
+        return False
     beside_it = company(beside)
     if any(_BESIDE_OTHERS.fullmatch(key) for key in beside) and beside_it < 2:
         return False
     if _built_by_others(document, entry):
         return False
     return meaning.sure or _reason(entry.key, above, beside_it)
+
+
+def _is_rllib(document: Document, entry: Entry) -> bool:
+    """Whether it stands in the `config` of an experiment of Ray's: `{run: PPO, env: CartPole-v1, config: {num_workers: 4}}`."""
+    above = entry.path[:-2]
+    return entry.path[-2:-1] == ("config",) and all(document.at(entry.part, (*above, key)) for key in ("run", "env"))
 
 
 def _built_by_others(document: Document, entry: Entry) -> bool:
