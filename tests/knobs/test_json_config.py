@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keepfed.knobs.config_sites import may_state
 from keepfed.knobs.json_config import document_of
 from keepfed.knobs.site import Kind, Role
 from keepfed.knobs.source import Source
@@ -134,6 +135,35 @@ def test_docker_options_of_a_development_container_are_limits() -> None:
 )
 def test_broken_and_endless_documents_are_read_as_far_as_they_go(text: str) -> None:
     assert len(sites("broken.json", text)) <= 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"{}": 4', "{} : 4", "{}=4", "'{}': '4'", "--{} 4", '"--{}", "4"', "{}::4", "{}+: 4", "data.{}=4", "? {}\n: 4",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "num_workers", "numWorkers", "worker_num", "nThreads", "n_cpu", "reader_num", "nw", "num_procs", "n_jobs", "pin_memory",
+        "pinMemory", "pin-mem", "prefetch_factor", "persistent_workers", "shm_size", "sizeLimit", "cpus_per_task", "OMP_NUM_THREADS",
+        "num_workers_dataloader", "sharedMemorySize", "cpus-per-task",
+    ],
+)  # fmt: skip
+def test_a_large_file_is_parsed_wherever_it_states_a_setting(text: str, name: str) -> None:
+    assert may_state(b"x " * 50_000 + text.format(name).encode())
+
+
+def test_a_large_file_that_only_talks_is_not_parsed() -> None:
+    assert not may_state(
+        b'{"caption": "workers on a roof", "thread": "of wool"}, '.replace(b'"thread":', b'"of":') * 5000
+    )
+
+
+def test_variables_by_name_are_stated() -> None:
+    assert may_state(b"x " * 50_000 + b"- name: OMP_NUM_THREADS\n  value: '4'\n")
+    assert may_state(b"x " * 50_000 + b'{"name": "NUM_WORKERS", "value": "4"}')
 
 
 VALUES = st.recursive(

@@ -52,7 +52,20 @@ _ASSIGNMENT = re.compile(
 )
 # systemd's `Environment=A=1` and supervisord's `environment=A="1",B="2"`.
 _ASSIGNED = re.compile(r"(?<!\w)(?P<name>[A-Z][A-Z0-9_]*)=(?P<quote>[\"']?)(?P<value>[^\s,\"']*)(?P=quote)")
+_STEM = rb"(?:worker|thread|prefetch|shm|size_?limit|pin[_-]?mem|reader|cpu|shared[_-]?mem|jobs?|procs?|(?<![a-z])nw)"
+_STATED = re.compile(
+    rb"(?i)" + _STEM + rb"[\w.+-]*[\"'`]?\s*[:=+]|--[\w.-]*" + _STEM + rb"|NUM_THREADS|_WORKERS\b|-[jc][ =\"',\d]"
+)
+_SMALL_BYTES = 64 << 10
 _RECORDS = re.compile(r"(?:^|/)(?:\.hydra|lightning_logs|wandb|mlruns)/")
+
+
+def may_state(utf8: bytes) -> bool:
+    """Whether a setting can be stated in a file at all: as a key, an assignment, an option or a variable.
+
+    A few megabytes of captions ("two workers on a roof") are not parsed for a word. Small files are not worth the question.
+    """
+    return len(utf8) < _SMALL_BYTES or bool(_STATED.search(utf8))
 
 
 def sites_of(document: Document) -> Iterator[KnobSite]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from keepfed.knobs.config_sites import sites_of
+from keepfed.knobs.config_sites import may_state, sites_of
 from keepfed.knobs.entry import MAX_DEPTH, Document, Entry, Homes, Shape
 from keepfed.knobs.site import Form, KnobSite
 from keepfed.knobs.source import Source
@@ -32,7 +32,8 @@ _OPENING = {b"{": b"}", b"[": b"]", b"(": b")"}
 
 def read(source: Source) -> Iterator[KnobSite]:
     """The settings of a JSON, JSONC, JSON5 or Jsonnet file."""
-    return sites_of(document_of(source))
+    if may_state(source.utf8):
+        yield from sites_of(document_of(source))
 
 
 def document_of(source: Source) -> Document:

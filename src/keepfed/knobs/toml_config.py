@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tree_sitter import Node
 
 from keepfed.knobs import ini_config
-from keepfed.knobs.config_sites import sites_of
+from keepfed.knobs.config_sites import may_state, sites_of
 from keepfed.knobs.entry import MAX_DEPTH, Document, Entry, Homes, Shape
 from keepfed.knobs.grammar import parse, text_of
 from keepfed.knobs.site import Form, KnobSite
@@ -18,7 +18,8 @@ _QUOTES = ('"""', "'''", '"', "'")
 
 def read(source: Source) -> Iterator[KnobSite]:
     """The settings of a TOML file; of a broken one, what its lines say as an INI file."""
-    return sites_of(document_of(source) or ini_config.document_of(source, Form.TOML))
+    if may_state(source.utf8):
+        yield from sites_of(document_of(source) or ini_config.document_of(source, Form.TOML))
 
 
 def document_of(source: Source) -> Document | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from keepfed.knobs import yaml_lines, yaml_tree
-from keepfed.knobs.config_sites import sites_of
+from keepfed.knobs.config_sites import may_state, sites_of
 from keepfed.knobs.site import KnobSite
 from keepfed.knobs.source import Source
 
 
 def read(source: Source) -> Iterator[KnobSite]:
     """The settings of a YAML file; where its grammar does not hold, of its lines."""
-    return sites_of(yaml_tree.document_of(source) or yaml_lines.document_of(source))
+    if may_state(source.utf8):
+        yield from sites_of(yaml_tree.document_of(source) or yaml_lines.document_of(source))
