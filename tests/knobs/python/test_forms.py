@@ -279,6 +279,19 @@ mkl_num_threads = 3
     assert [site.knob for site in sites] == ["threads_env", "threads_env"]
 
 
+def test_a_constant_that_only_an_environment_variable_takes_sets_threads() -> None:
+    sites = compare(
+        "a.py",
+        """
+NUM_THREADS = ⟨4⟩
+THREADS_PER_PROCESS = ⟨3⟩
+os.environ["OMP_NUM_THREADS"] = ⟨str(NUM_THREADS)|expression⟩
+os.environ["MKL_NUM_THREADS"] = ⟨str(THREADS_PER_PROCESS)|expression⟩
+""",
+    )
+    assert {site.knob for site in sites} == {"threads_env"}
+
+
 def test_a_reference_names_what_it_stands_for() -> None:
     site = one(LOADS + "x = DataLoader(d, num_workers=⟨args.loader.workers|reference⟩)\n")
     assert (site.refers_to, site.setting, site.target) == ("args.loader.workers", "workers", None)

@@ -12,8 +12,20 @@ Asked in this order, because the first answer is the surest:
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
-from keepfed.knobs.python.facts import ASSUMED, ENVIRONMENT, FOREIGN, LOADER, LOADERS, NEUTRAL, Facts, Place, Scope
+from keepfed.knobs.python.facts import (
+    ASSUMED,
+    ELSEWHERE,
+    ENVIRONMENT,
+    FOREIGN,
+    LOADER,
+    LOADERS,
+    NEUTRAL,
+    Facts,
+    Place,
+    Scope,
+)
 from keepfed.knobs.python.flow import Flow
 from keepfed.knobs.python.foreign import is_foreign, pins_something_else, prepares_data, tells_workers
 from keepfed.knobs.python.parsing import Parsed
@@ -39,7 +51,15 @@ class Ownership:
 
     def of_loaders(self) -> list[Place]:
         """The places that are a loader's settings, or variables and limits."""
-        return [place for place in self._places if self._counts(place)]
+        return [place for each in self._places if self._counts(place := self._as_used(each))]
+
+    def _as_used(self, place: Place) -> Place:
+        """The same place; as threads where an environment variable is what it goes into: `NUM_THREADS = 4` and `str(NUM_THREADS)`."""
+        if place.sure or place.knob != "num_workers" or place.role is Role.VARIABLE or self._flow is None:
+            return place
+        ends = self._flow.ends(place.key)
+        into_loaders = {LOADER, LOADERS, ASSUMED} & ends or (place.hop and ELSEWHERE in ends)
+        return place if ENVIRONMENT not in ends or into_loaders else replace(place, knob="threads_env", hop=False)
 
     def _counts(self, place: Place) -> bool:
         assert self._flow is not None
