@@ -127,8 +127,20 @@ class Rig:
             self.api.start(name)
             yield name
         finally:
-            with suppress(docker.errors.NotFound):
+            self.remove(name)
+
+    def remove(self, name: str) -> None:
+        """Remove a container, if it is there. Podman fails to kill one that has ended by itself a moment ago: asked again, it notices."""
+        ends_s = time.monotonic() + _START_S
+        while True:
+            try:
                 self.api.remove_container(name, v=True, force=True)
+            except docker.errors.NotFound:
+                return
+            except docker.errors.APIError:
+                if time.monotonic() > ends_s:
+                    raise
+                time.sleep(0.05)
 
     def sh(self, name: str, script: str) -> str:
         """What a shell script inside prints; raises when it fails."""
