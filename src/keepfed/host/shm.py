@@ -33,6 +33,7 @@ _MAPPED = re.compile(
     r"(?:\s+(?P<path>\S.*))?$",
     re.MULTILINE,
 )
+_TORCH_NAME = re.compile(r"torch_(\d+)_")
 _DELETED = " (deleted)"
 _BLOCK_BYTES = 512  # of st_blocks, whatever the file system's own are: stat(3type)
 _KEEPFED_MEMORY = "/memfd:keepfed"
@@ -59,6 +60,12 @@ class Segment:
     def of_torch(self) -> bool:
         """Whether torch made it: torch_PID_RANDOM_COUNT."""
         return self.name.startswith("torch_")
+
+    @property
+    def maker(self) -> int:
+        """The process that made it, if torch did, as its container counts; 0 otherwise."""
+        found = _TORCH_NAME.match(self.name)
+        return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,8 @@ class ShmUse:
     """Processes that share this /dev/shm, as far as that can be told, and that may not be looked at."""
     keepfed_processes: tuple[int, ...]
     """Processes that share it and hold memory files of keepfed's loader, which lie elsewhere."""
+    alive: frozenset[int] = frozenset()
+    """Numbers of the processes that share it, each as its own container counts: torch writes its maker's into a name."""
     device: tuple[int, int] | None = None
     """The mount itself: two processes with the same one share their /dev/shm, whatever an engine says of it."""
 
@@ -116,12 +125,14 @@ class ShmUse:
 
     @property
     def left_over(self) -> tuple[Segment, ...]:
-        """Torch's files with a name that no process holds; empty where some processes cannot be looked at."""
+        """Torch's files with a name that no process holds, and whose maker is gone; none where not all processes can be looked at.
+
+        With the `file_system` strategy a batch that waits to be fetched is held by nobody, while its maker lives.
+        """
         if self.unseen_processes:
             return ()
-        return tuple(
-            segment for segment in self.segments if segment.linked and segment.of_torch and not segment.holders
-        )
+        nobodys = (segment for segment in self.segments if segment.linked and not segment.holders)
+        return tuple(segment for segment in nobodys if segment.maker and segment.maker not in self.alive)
 
 
 def read_shm_use(pid: int | None = None) -> ShmUse:
@@ -140,8 +151,10 @@ def read_shm_use(pid: int | None = None) -> ShmUse:
     held: dict[int, set[int]] = {}
     seen: dict[int, Segment] = {}
     unseen = 0
-    keepfed = []
+    keepfed: list[int] = []
+    alive: set[int] = set()
     for process in _sharers(tree, device):
+        alive.add(_own_number(tree, process))
         found = _held(tree, process, device)
         if found is None:
             unseen += 1
@@ -156,7 +169,7 @@ def read_shm_use(pid: int | None = None) -> ShmUse:
         Segment(inode, one.name, one.bytes, inode in named, tuple(sorted(held.get(inode, ()))))
         for inode, one in sorted(known.items())
     )
-    return ShmUse(filesystem, use, segments, _holders(tree, segments), unseen, tuple(keepfed), device)
+    return ShmUse(filesystem, use, segments, _holders(tree, segments), unseen, tuple(keepfed), frozenset(alive), device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +255,12 @@ def _namespace(pid: str) -> str:
         return os.readlink(f"/proc/{pid}/ns/mnt")
     except OSError:
         return ""
+
+
+def _own_number(tree: Tree, pid: int) -> int:
+    """The number of a process in its own namespace, the last one of NSpid (proc_pid_status(5))."""
+    found = re.search(r"^NSpid:.*?(\d+)$", tree.read(f"/proc/{pid}/status") or "", re.MULTILINE)
+    return int(found[1]) if found else pid
 
 
 def _held(tree: Tree, pid: int, device: tuple[int, int]) -> _Held | None:

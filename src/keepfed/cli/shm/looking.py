@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,8 @@ _CONTAINERISH = re.compile(
     re.MULTILINE,
 )
 _STARTS = re.compile(r"(?i)(?:\.ya?ml|\.sh|\.bash|\.slurm|\.sbatch|\.mk|makefile|dockerfile[^/]*|justfile|/[^./]+)$")
+_SHORT_ID = re.compile(r"[0-9a-f]{12}")
+_LONG_ID = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 _OUT_OF_PLAY = (Kind.RECORD, Kind.DEAD, Kind.OVERRIDDEN, Kind.REFERENCE)
 
 
@@ -53,6 +56,8 @@ class Looked:
     """Where settings of it are written."""
     notes: tuple[str, ...] = ()
     """What else the reader should know, in words."""
+    container: str = ""
+    """The container around it, as its engine's host calls it; empty where that is not known, or there is none."""
 
 
 def look_at_host() -> Looked:
@@ -66,6 +71,7 @@ def look_at_host() -> Looked:
         room=_room(use, tree, "self", use.segments),
         loading=_seen(Loading(None), use, None),
         use=use,
+        container=_own_container(),
     )
 
 
@@ -82,6 +88,7 @@ def look_at_pid(pid: int) -> Looked:
         room=_room(use, Tree(), str(pid), own),
         loading=_seen(_loading(family), use, members),
         use=use,
+        container=_container_of(pid),
     )
 
 
@@ -151,6 +158,18 @@ def _running_container(
         memory_bytes=memory,
     )
     return Looked("container", container.name, setting, room, loading, use, (), tuple(notes))
+
+
+def _own_container() -> str:
+    """What this container is called, if this is one: its host name is the beginning of its ID unless somebody chose another."""
+    name = platform.node()
+    return name if _SHORT_ID.fullmatch(name) else ""
+
+
+def _container_of(pid: int) -> str:
+    """The beginning of the ID in the names of the control groups of a process."""
+    found = _LONG_ID.search(Tree().read(f"/proc/{pid}/cgroup") or "")
+    return found[1] if found else ""
 
 
 def _managed(container: Container) -> Setting:

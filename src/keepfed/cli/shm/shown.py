@@ -73,7 +73,7 @@ def _users(use: ShmUse) -> Iterator[str]:
         names = " ".join(segment.name for segment in use.left_over[:_MOST_HOLDERS])
         size = amount(sum(segment.bytes for segment in use.left_over))
         yield "  " + say("shm.left_over", count=len(use.left_over), bytes=size, names=names)
-    if use.unseen_processes:
+    if use.unseen_processes and use.dark_bytes:
         yield "  " + say("shm.unseen", count=use.unseen_processes, bytes=amount(use.dark_bytes))
 
 
