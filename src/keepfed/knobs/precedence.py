@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from keepfed.knobs.launches import Launch
-from keepfed.knobs.overlays import Selection, bases_of, overriding, repeated, selection
+from keepfed.knobs.overlays import Selection, overriding, repeated, selection
 from keepfed.knobs.project import Projects
+from keepfed.knobs.rivals import Rivals
 from keepfed.knobs.site import Form, Kind, KnobSite, Original, Role
 from keepfed.knobs.source import Source
 from keepfed.knobs.ties import Ties, last_word, words
@@ -49,17 +49,17 @@ class _Decision:
         self.projects = projects
         self.sites = [self._living(site) for site in sites]
         self.ties = Ties(self.sites, projects)
-        self.keys_in_yaml = [site for site in self.sites if site.role is Role.CONFIG and site.form is Form.YAML]
+        self.keys_in_yaml: dict[str, list[KnobSite]] = defaultdict(list)
+        for site in self.sites:
+            if site.role is Role.CONFIG and site.form is Form.YAML:
+                self.keys_in_yaml[last_word(site.setting or site.spelling)].append(site)
         self.in_overrides = [site for site in self.sites if ".override." in site.file]
         self.later = repeated(self.sites, projects)
         self.selections: dict[str, Selection] = {}
-        self.by_tail: dict[tuple[str, str], list[KnobSite]] = defaultdict(list)
+        self.rivals = Rivals(self.sites, projects)
         self.assigned = Counter(
             (site.file, site.spelling, site.owner) for site in self.sites if site.role is Role.VARIABLE
         )
-        for site in self.sites:
-            self.by_tail[projects.of(site.file), _tail(site)].append(site)
-
         self.behind: dict[int, KnobSite] = {}
         self.flags = self._flags_by_default()
 
@@ -144,18 +144,20 @@ class _Decision:
             return replace(site, wins=True if chosen.selected or self._chosen_by_command(site.file, chosen) else None)
         if self.projects.names(site.file):
             return replace(site, wins=True)
-        return replace(site, wins=None if self._rivals(site) else True)
+        return replace(site, wins=None if self.rivals.has_other(site) else True)
 
     def _named(self, site: KnobSite) -> KnobSite:
         """A constant, an attribute, a dict's entry: counts where something is known to take it, or nothing else is there."""
-        if self.ties.is_conditional(site) and self._rivals(site):
+        if self.ties.is_conditional(site) and self.rivals.has_other(site):
             return replace(site, wins=None)
-        if self._is_based_upon(site) or self._bases[site.file]:
-            return replace(site, wins=None if self._is_based_upon(site) else True)
+        if self.rivals.lies_under_others(site):
+            return replace(site, wins=None)
+        if self.rivals.lies_over_others(site):
+            return replace(site, wins=True)
         over = self._given_by_all(site)
         if over is not None:
             return _beaten(site, over, kind=Kind.OVERRIDDEN)
-        if id(site) in self._ends or not self._rivals(site):
+        if id(site) in self._ends or not self.rivals.has_other(site):
             return replace(site, wins=True)
         return replace(site, wins=None)
 
@@ -172,7 +174,7 @@ class _Decision:
         """
         if site.knob != "threads_env":
             return False
-        others = [other for other in self._same(site) if other.role is Role.VARIABLE and other.file != site.file]
+        others = self.rivals.variables(site)
         if site.form is Form.PYTHON:
             return bool(others) and (self.ties.is_conditional(site) or "setdefault" in self.ties.line(site))
         if any(other.form is Form.PYTHON for other in others):
@@ -197,7 +199,8 @@ class _Decision:
         if option is not None:
             yield option
         if option is None or "." in flag.setting:
-            yield from (site for site in self.keys_in_yaml if self._hydra_means(flag, site))
+            keys = self.keys_in_yaml[last_word(flag.setting or flag.spelling)]
+            yield from (site for site in keys if self._hydra_means(flag, site))
 
     def _hydra_means(self, flag: KnobSite, site: KnobSite) -> bool:
         """Whether `data.num_workers=8` on a command line is this key of this file: the file's folder is the group."""
@@ -234,13 +237,9 @@ class _Decision:
         ]
         return over[0] if len(over) == 1 else None
 
-    def _configs_of(self, site: KnobSite) -> list[KnobSite]:
+    def _configs_of(self, site: KnobSite) -> Iterator[KnobSite]:
         """The keys of configuration files that may stand for the same setting, those that are loaded by default."""
-        return [
-            other
-            for other in self._same(site)
-            if other.role is Role.CONFIG and other.form is not Form.PYTHON and self._is_loaded(other.file)
-        ]
+        return (other for other in self.rivals.configurations(site) if self._is_loaded(other.file))
 
     def _is_loaded(self, name: str) -> bool:
         chosen = self._selection(name)
@@ -263,26 +262,13 @@ class _Decision:
             return not all(launched)
         if site.role is Role.OPTION:
             return any(self._opens(site, config) for config in self._configs_of(site))
-        callers = {last_word(other.owner) for other in self._same(site) if other.role is Role.CALL}
-        if callers & set(words(site.owner)):
+        if self.rivals.is_given_by_a_caller(site) or self.rivals.has_entry_beside(site):
             return True
-        entries = [other for other in self._same(site) if other.role is Role.CONFIG and other.file == site.file]
-        return bool(entries or self._configs_of(site)) or not self._is_used(site)
+        return any(True for _ in self._configs_of(site)) or not self._is_used(site)
 
     def _is_used(self, site: KnobSite) -> bool:
         """Whether a call is known to take this default, or no other place could be meant."""
-        return id(site) in self._ends or not self._rivals(site)
-
-    def _rivals(self, site: KnobSite) -> list[KnobSite]:
-        """Other places of the project that give a value to something of the same name."""
-        return [
-            other for other in self._same(site) if other.kind in (Kind.LITERAL, Kind.EXPRESSION) and not _is_call(other)
-        ]
-
-    def _same(self, site: KnobSite) -> list[KnobSite]:
-        """The other living places of the project whose setting has the same last name."""
-        group = self.by_tail[self.projects.of(site.file), _tail(site)]
-        return [other for other in group if other is not site and other.kind not in (Kind.RECORD, Kind.DEAD)]
+        return id(site) in self._ends or not self.rivals.has_other(site)
 
     @cached_property
     def _ends(self) -> frozenset[int]:
@@ -291,19 +277,6 @@ class _Decision:
         return frozenset(id(end) for end in ends if end is not None)
 
     # --------------------------------------------------------------------------------------------------------------- files
-
-    def _is_based_upon(self, site: KnobSite) -> bool:
-        """Whether another configuration lies over this one and sets the same."""
-        return any(
-            site.file in self._bases[other.file] and (other.owner, other.spelling) == (site.owner, site.spelling)
-            for other in self._same(site)
-        )
-
-    @cached_property
-    def _bases(self) -> dict[str, frozenset[str]]:
-        programs = {site.file for site in self.sites if site.role is Role.CONFIG and site.form is Form.PYTHON}
-        found = {site.file: frozenset[str]() for site in self.sites}
-        return found | {name: bases_of(name, self.projects) for name in programs}
 
     def _selection(self, name: str) -> Selection:
         if name not in self.selections:
@@ -316,15 +289,15 @@ class _Decision:
     def _chosen_by_command(self, name: str, chosen: Selection) -> bool:
         """Whether a known command selects a file of a group: `experiment=small`."""
         said = re.compile(rf"(?<![\w.])\+?{re.escape(chosen.group)}={re.escape(chosen.name)}(?![\w/])")
-        return any(said.search(launch.words) for launch in self._launches_of_project(name))
+        return bool(said.search(self._commands.get(self.projects.of(name), "")))
 
-    def _launches_of_project(self, name: str) -> list[Launch]:
-        return [
-            launch
-            for script, group in self.projects.started.items()
-            if self.projects.together(script, name)
-            for launch in group
-        ]
+    @cached_property
+    def _commands(self) -> dict[str, str]:
+        """By project: all that its known commands hand to the programs that they start."""
+        found: dict[str, str] = defaultdict(str)
+        for script, group in self.projects.started.items():
+            found[self.projects.of(script)] += "\n".join(launch.words for launch in group) + "\n"
+        return found
 
     def _with_losers(self, judged: Sequence[KnobSite]) -> list[KnobSite]:
         """The same flag twice in one command: the later one counts, as argparse, click and Hydra have it."""
@@ -347,11 +320,3 @@ class _Decision:
 def _beaten(site: KnobSite, winner: KnobSite | None, *, kind: Kind) -> KnobSite:
     """A place that does not count, and the one that does."""
     return replace(site, kind=kind, wins=False, counts_at=f"{winner.file}:{winner.line}" if winner else site.counts_at)
-
-
-def _tail(site: KnobSite) -> str:
-    return last_word(site.setting) or last_word(site.spelling)
-
-
-def _is_call(site: KnobSite) -> bool:
-    return site.role in (Role.CALL, Role.LIMIT, Role.FLAG)

@@ -78,12 +78,13 @@ class Ties:
     def option_of(self, flag: KnobSite) -> KnobSite | None:
         """The option (or the default of a program's parameter) that a flag on a command line gives a value to."""
         launch, script = self.launch_of(flag)
-        candidates = [
-            option
-            for option in self._options[flag.knob]
-            if self.projects.together(option.file, flag.file) and self._takes(option, flag)
+        wanted = last_word(flag.spelling)
+        here = [option for option in self._options[flag.knob] if self.projects.together(option.file, flag.file)]
+        named = [option for option in here if wanted in (last_word(option.spelling), last_word(option.setting))]
+        named = named or [
+            option for option in here if option.file == script and self._has_spelling(option, flag.spelling)
         ]
-        options = [option for option in candidates if option.role is Role.OPTION] or candidates
+        options = [option for option in named if option.role is Role.OPTION] or named
         if script:
             mine = [option for option in options if option.file == script]
             mine = mine or [option for option in options if self.projects.imports(script, option.file)]
@@ -145,15 +146,11 @@ class Ties:
             return before[-1] if before else None
         return None
 
-    def _takes(self, option: KnobSite, flag: KnobSite) -> bool:
-        """Whether this is the option of that flag: by one of its spellings, or by its dest."""
-        wanted = last_word(flag.spelling)
-        if wanted in (last_word(option.spelling), last_word(option.setting)):
-            return True
-        lines = self._lines(option.file)
-        before = "\n".join(lines[max(0, option.line - 8) : option.line])
+    def _has_spelling(self, option: KnobSite, spelling: str) -> bool:
+        """Whether the call that defines an option names this spelling as well: `add_argument("-j", "--workers")`."""
+        before = "\n".join(self._lines(option.file)[max(0, option.line - 8) : option.line])
         call = before[before.rfind("add_argument(") :] if "add_argument(" in before else ""
-        return bool(re.search(rf"[\"']{re.escape(flag.spelling)}[\"']", call))
+        return bool(re.search(rf"[\"']{re.escape(spelling)}[\"']", call))
 
     def _in_scope(self, site: KnobSite, here: list[KnobSite], *, bare: bool) -> KnobSite | None:
         """The one of the same file that is meant where the reference stands."""
