@@ -39,10 +39,16 @@ def test_values_are_found_however_the_file_lies_on_disk(written: Encode) -> None
 
 def test_an_alias_is_a_reference_and_its_anchor_the_setting() -> None:
     found = sites("c.yaml", "shared: &count 4\ntrain: {num_workers: *count, batch_size: 2}\n")
-    assert [(site.spelling, site.value, site.kind, site.target is None) for site in found] == [
-        ("shared", "4", Kind.LITERAL, False),
-        ("num_workers", "*count", Kind.REFERENCE, True),
+    assert [(site.spelling, site.value, site.kind, site.refers_to) for site in found] == [
+        ("shared", "4", Kind.LITERAL, ""),
+        ("num_workers", "*count", Kind.REFERENCE, "shared"),
     ]
+    assert found[1].target is None
+
+
+def test_the_hole_of_a_template_is_a_reference_where_the_grammar_sees_a_mapping() -> None:
+    (site,) = sites("c.yaml", "data:\n  num_workers: {{ .Values.n }}\n")
+    assert (site.value, site.kind, site.refusal) == ("{{ .Values.n }}", Kind.REFERENCE, "knobs.refuse_template")
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def sites_of(document: Document) -> Iterator[KnobSite]:
     if config_reason.foreign(document):
         return
     found = [site for entry in document.entries for site in _sites(document, entry)]
+    found = [_of_anchor(document, site) for site in found]
     found += _definitions(document, found)
     record = bool(_RECORDS.search(document.source.name.replace("\\", "/")))
     for site in sorted(found, key=lambda site: site.span):
@@ -234,6 +235,14 @@ def _owner(document: Document, entry: Entry) -> str:
     return compose.service(entry) or kubernetes.container(document, entry) or (keys[-1] if keys else "")
 
 
+def _of_anchor(document: Document, site: KnobSite) -> KnobSite:
+    """An alias, referring to the keys of its anchor: the anchor's name is known to nobody else."""
+    if not (site.kind is Kind.REFERENCE and site.value.startswith("*")):
+        return site
+    anchors = (entry for entry in document.entries if entry.anchor == site.refers_to and entry.shape is not Shape.ALIAS)
+    return next((replace(site, refers_to=".".join(entry.path)) for entry in anchors), site)
+
+
 def _definitions(document: Document, found: list[KnobSite]) -> Iterator[KnobSite]:
     """The places that settings refer to, where they are in this file and have names of their own."""
     taken = {site.span for site in found}
@@ -253,7 +262,5 @@ def _definitions(document: Document, found: list[KnobSite]) -> Iterator[KnobSite
 def _defines(entry: Entry, site: KnobSite) -> bool:
     if entry.shape is Shape.ALIAS or not entry.path:
         return False
-    if site.value.startswith("*"):
-        return entry.anchor == site.refers_to
     name = re.sub(r"\[(\w+)\]", r".\1", site.refers_to).lstrip(".")
     return ".".join(entry.path) == name and ".".join(entry.path) != site.setting

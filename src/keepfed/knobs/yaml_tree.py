@@ -53,6 +53,10 @@ class _Walk:
             return
         if node.type in {"block_node", "flow_node"}:
             self._wrapped(node, path, home)
+        elif node.type == "flow_mapping" and (node.text or b"").startswith(b"{{"):
+            # The hole of a template is a mapping of a mapping to this grammar.
+            text = text_of(node)
+            self.entries.append(Entry(path, home, node.start_byte, node.end_byte, text, Shape.PLAIN, self.part))
         elif node.type in _MAPPINGS:
             self._mapping(node, path)
         elif node.type in _SEQUENCES:
