@@ -91,7 +91,8 @@ def test_the_same_value_again_is_said_and_nothing_is_written(
         (["cpus_per_task=2"], 3, "--insert"),
         (["--workers=2"], 2, "No such option"),
         (["dataloader_workers=2"], 3, "num_workers"),
-        (["num_workers=2", "--site", "train.py:1"], 3, "looked at"),
+        (["num_workers=2", "--site", "train.py:1"], 3, "train.py:3"),
+        (["dataloader_workers=2"], 3, "It is written as num_workers"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_changes_nothing(

@@ -61,6 +61,11 @@ def test_a_thread_variable_means_only_itself() -> None:
     assert lines(choose(wish("OMP_NUM_THREADS", "1"), sites)) == ([1], {})
 
 
+def test_a_thread_option_is_meant_with_or_without_its_dashes() -> None:
+    site = a_site(knob="threads_env", spelling="--num_cpu_threads_per_process")
+    assert choose(wish("num_cpu_threads_per_process", "2"), [site]).changing == [site]
+
+
 def record(line: int, **others: Any) -> KnobSite:
     return a_site(file="opt.txt", line=line, kind=Kind.RECORD, role=Role.PRINTED, **others)
 
@@ -82,7 +87,7 @@ def test_of_a_printout_with_many_runs_the_last_is_meant() -> None:
 def test_a_place_that_somebody_points_at_is_changed_whatever_it_is(kind: Kind) -> None:
     sites = [a_site(line=1, kind=kind, wins=False), a_site(line=2, wins=True)]
     choice = choose(WISH, sites, place=Place("train.py", 1))
-    assert lines(choice) == ([1], {2: "edit.kept_not_meant"})
+    assert lines(choice) == ([1], {2: "edit.kept_elsewhere"})
 
 
 def test_pointing_at_a_reference_leads_to_its_definition() -> None:

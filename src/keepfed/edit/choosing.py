@@ -105,7 +105,8 @@ def choose(
         _choose_among(choice, candidates, sites, _Files(frozenset(named), frozenset(generated)))
     chosen = {_identity(site) for site in choice.changing} | {_identity(kept.site) for kept in choice.kept}
     every = [site for site in sites if site.knob == wish.knob and same_variable(wish, site)]
-    choice.kept += [Kept(site, "edit.kept_not_meant") for site in every if _identity(site) not in chosen]
+    reason = "edit.kept_not_meant" if place is None else "edit.kept_elsewhere"
+    choice.kept += [Kept(site, reason) for site in every if _identity(site) not in chosen]
     return choice
 
 
@@ -117,17 +118,17 @@ def meant(wish: Wish, sites: Iterable[KnobSite]) -> list[KnobSite]:
     """
     of_knob = [site for site in sites if site.knob == wish.knob and same_variable(wish, site)]
     exact = [site for site in of_knob if site.spelling == wish.spelling]
-    if wish.knob == "threads_env" or (wish.spelling not in KNOBS and exact):
-        return exact
-    if wish.spelling in KNOBS:
+    if wish.knob == "threads_env" or wish.spelling in KNOBS:
         return of_knob
+    if exact:
+        return exact
     words = words_of(wish.spelling)
     return [site for site in of_knob if words_of(site.spelling.rpartition(".")[2]) == words]
 
 
 def same_variable(wish: Wish, site: KnobSite) -> bool:
     """Whether a site speaks of the same thing at all: OMP_NUM_THREADS and MKL_NUM_THREADS are one knob, and two settings."""
-    return wish.knob != "threads_env" or site.spelling == wish.spelling
+    return wish.knob != "threads_env" or words_of(site.spelling) == words_of(wish.spelling)
 
 
 def same_file(one: str, other: str) -> bool:

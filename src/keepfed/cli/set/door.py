@@ -15,14 +15,15 @@ from typing import Annotated
 import typer
 
 from keepfed.cli.set.inside import edits_inside, opened, scanned_inside, tell_inside
-from keepfed.cli.set.telling import looked_at, tell, tell_already, tell_cautions, tell_kept, tell_restarts, tell_ways
+from keepfed.cli.set.refusing import ELSEWHERE, refuse_missing
+from keepfed.cli.set.telling import tell, tell_already, tell_cautions, tell_kept, tell_restarts, tell_ways
 from keepfed.cli.set.words import asked
 from keepfed.edit.choosing import Place
 from keepfed.edit.diff import unified
 from keepfed.edit.inserting.adding import added, sites_of
 from keepfed.edit.measured import measured
 from keepfed.edit.planning import Planned, add, planned
-from keepfed.edit.replacement import Edit, EditRefused, applied
+from keepfed.edit.replacement import Edit, applied
 from keepfed.engine.container import Container
 from keepfed.errors import KeepfedError, UnreachableError, UsageError
 from keepfed.knobs.scan import Scanned, scan_paths
@@ -62,7 +63,10 @@ def set(  # noqa: A001  # the verb's name; the type is not needed here
             made = planned(request.wishes, scanned.sites, scanned.files, place=place, named=named)
             if insert:
                 _insert(made, scanned, place, named)
-        return _finish(made, scanned, paths, insert=insert, write=write, script=script, inside=inside)
+        tell_already(made.already)
+        tell_ways(made.choices)
+        refuse_missing(made, scanned, paths, place=place, insert=insert)
+        return _finish(made, scanned, write=write, script=script, inside=inside)
 
 
 def _scanned(paths: Sequence[str], place: Place | None) -> tuple[Scanned, list[str]]:
@@ -104,23 +108,12 @@ def _from_profile(path: Path, scanned: Scanned, *, insert: bool) -> Planned:
 def _insert(made: Planned, scanned: Scanned, place: Place | None, named: Collection[str]) -> None:
     """Add what is set nowhere. Raises UnreachableError where there is nothing to add it to."""
     for choice in made.missing():
-        if all(kept.reason == "edit.kept_not_meant" for kept in choice.kept):
+        if all(kept.reason in ELSEWHERE for kept in choice.kept):
             made.insert(choice, added(choice.wish, scanned.sites, scanned.files, place=place, named=named))
 
 
-def _finish(
-    made: Planned,
-    scanned: Scanned,
-    paths: Sequence[str],
-    *,
-    insert: bool,
-    write: bool,
-    script: Path | None,
-    inside: Container | None,
-) -> int:
-    tell_already(made.already)
-    tell_ways(made.choices)
-    _refuse_missing(made, scanned, paths, insert=insert)
+def _finish(made: Planned, scanned: Scanned, *, write: bool, script: Path | None, inside: Container | None) -> int:
+    """Show what that comes to, and do it if that is wanted."""
     edits = made.by_file()
     if not edits:
         tell_kept(made)
@@ -137,27 +130,6 @@ def _finish(
         return 1
     tell_restarts([site for site, _ in made.changed] + sites_of(made.inserted, scanned.files))
     return 0
-
-
-def _refuse_missing(made: Planned, scanned: Scanned, paths: Sequence[str], *, insert: bool) -> None:
-    """Raise for the first wish that nothing can be done for, with what was found and why it stays."""
-    for choice in made.missing():
-        name = f"{choice.wish.spelling}={choice.wish.value}"
-        spellings = {kept.site.spelling: None for kept in choice.kept if kept.reason == "edit.kept_not_meant"}
-        if spellings and len(choice.kept) == sum(kept.reason == "edit.kept_not_meant" for kept in choice.kept):
-            raise UnreachableError(
-                say("edit.not_written_so", name=choice.wish.spelling, looked=looked_at(scanned, paths)),
-                next_step=say("edit.not_written_so_next", names=", ".join(spellings)),
-            )
-        if choice.kept:
-            tell_kept(made)
-            raise EditRefused(say("edit.only_kept", name=name), next_step=say("edit.only_kept_next"))
-        looked = looked_at(scanned, paths)
-        if insert:
-            raise UnreachableError(
-                say("edit.no_neighbour", name=name, looked=looked), next_step=say("edit.no_neighbour_next")
-            )
-        raise UnreachableError(say("edit.not_found", name=name, looked=looked), next_step=say("edit.not_found_next"))
 
 
 def _show(edits: Mapping[str, tuple[Edit, ...]], scanned: Scanned) -> None:
