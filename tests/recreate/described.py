@@ -1,4 +1,8 @@
-"""Containers as engines describe them: a Docker answer with every field that its API documents, and a real one of Podman 4.3."""
+"""Containers as engines describe them.
+
+docker.json has every field that Docker's API 1.51 documents, docker_20.json is a real answer of Docker 20.10.24, podman.json one of
+Podman 4.3.1.
+"""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def podman() -> ContainerSpec:
     return read_spec(answer("podman"), PODMAN_IMAGE)
 
 
-@pytest.mark.parametrize("name", ["docker", "podman"])
+@pytest.mark.parametrize("name", ["docker", "docker_20", "podman"])
 def test_every_field_of_an_answer_has_its_row(name: str) -> None:
     found = answer(name)
     assert set(found) - set(TOP) == set()
@@ -162,6 +162,28 @@ def test_only_the_size_changes(docker: ContainerSpec) -> None:
     assert after["HostConfig"].pop("ShmSize") == 2 * GIB
     assert before["HostConfig"].pop("ShmSize") == 64 << 20
     assert before == after
+
+
+def test_nothing_is_added_to_what_docker_20_was_asked_for() -> None:
+    """`docker run` of that container, option by option."""
+    found = read_spec(answer("docker_20"), answer("docker_20_image"))
+    assert not found.podman
+    assert found.command[0] is None
+    assert found.environment == ("TOKEN=s3cret", "B=two words")
+    assert found.config["Labels"] == {"x": "y"}
+    assert "ExposedPorts" not in found.config, "the image's"
+    assert sorted(mount.rpartition(":")[2] for mount in found.host["Binds"]) == ["/anon", "/imgvol", "/named", "ro"]
+    assert set(found.host) == {
+        *("Binds", "CapAdd", "CapDrop", "CgroupnsMode", "Devices", "ExtraHosts", "GroupAdd", "IpcMode", "LogConfig"),
+        *("MaskedPaths", "Memory", "MemorySwap", "Mounts", "NanoCpus", "NetworkMode", "OomScoreAdj", "PidsLimit"),
+        *("ReadonlyPaths", "RestartPolicy", "Runtime", "SecurityOpt", "ShmSize", "Tmpfs", "Ulimits"),
+    }
+
+
+def test_podmans_grace_period_is_carried_since_none_would_mean_none() -> None:
+    raw = answer("podman")
+    raw["Config"]["StopTimeout"] = 10
+    assert read_spec(raw, PODMAN_IMAGE).config["StopTimeout"] == 10
 
 
 def test_the_engine_is_known_by_its_paths() -> None:

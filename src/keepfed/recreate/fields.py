@@ -185,7 +185,7 @@ CONFIG: dict[str, Field] = {
     "Shell": _DERIVED,  # the image's, for builds
     "StdinOnce": _word(),
     "StopSignal": Field(flag="--stop-signal", compose="stop_signal", unset_in_podman=("15", "SIGTERM")),
-    "StopTimeout": Field(shape=Shape.OWN, unset_in_podman=(10,), zero_counts=True),
+    "StopTimeout": Field(shape=Shape.OWN, zero_counts=True),  # Podman takes none for 0: killed at once
     "Tty": _switch("--tty", "tty"),
     "User": _word("--user", "user"),
     "Volumes": _DERIVED,  # each of them is among the mounts, with the volume that it got

@@ -20,7 +20,7 @@ PATH = "/v4.0.0/libpod/containers/{identity}/json"
 _ENGINES_ANNOTATIONS = ("io.container.", "io.kubernetes.cri-o.", "io.podman.annotations.", "org.opencontainers.image.")
 _CONFIG = {
     "Timezone": ("",),
-    "Umask": ("", "0022"),
+    "Umask": ("", "0022", "0000"),  # 0000 is shown for containers made through Docker's API, which have 0022
     "Timeout": (0,),
     "sdNotifyMode": ("", "container"),
     "HealthcheckOnFailureAction": ("", "none"),
