@@ -436,6 +436,14 @@ def test_a_file_of_settings_needs_no_reader() -> None:
     compare("other.py", "batch_size = 32\nlr = 0.1\nepochs = 9\nworkers = 8\nstart(workers)\n")
 
 
+def test_an_option_that_is_overruled_in_an_object_is_a_setting_of_it() -> None:
+    text = (
+        "class T:\n    def setup(self):\n        self.args.workers = ⟨0⟩\n        self.epochs, self.batch_size = 3, 4\n"
+    )
+    site = one(text)
+    assert (site.role, site.setting, site.owner) == (Role.CONFIG, "workers", "self.args")
+
+
 def test_a_value_goes_through_functions_that_check_it() -> None:
     compare(
         "a.py",

@@ -94,10 +94,10 @@ def _role(target: ast.expr, scope: Scope) -> Role:
         return Role.CONFIG
     if isinstance(target, ast.Name):
         return Role.DEFAULT if scope.kind == "class" else Role.NAME
-    root = dotted(target).partition(".")[0]
+    root, *rest = dotted(target).split(".")
     if root in _YACS:
         return Role.DEFAULT
-    return Role.NAME if root in {"self", "cls"} else Role.CONFIG
+    return Role.NAME if root in {"self", "cls"} and len(rest) == 1 else Role.CONFIG
 
 
 def _setting(path: str, role: Role) -> str:
@@ -105,6 +105,8 @@ def _setting(path: str, role: Role) -> str:
     root, _, rest = path.partition(".")
     if not rest or role is Role.NAME:
         return path.rpartition(".")[2]
+    if root == "self":
+        rest = rest.partition(".")[2] or rest  # self.args.workers is the option workers
     return rest if spelled(root) is None else path
 
 

@@ -75,6 +75,7 @@ def _parameters(walk: Walk, args: ast.arguments, scope: Scope, inner: Scope, own
             inner,
             owner=holder,
             setting=name,
-            reasoned=speaks_of_loading(help_text) or beside_batches(owner, set(names), default, name),
+            reasoned=speaks_of_loading(help_text)
+            or beside_batches(holder if owner == "__init__" else owner, set(names), default, name),
         )
     return names
