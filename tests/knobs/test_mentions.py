@@ -35,3 +35,7 @@ def test_short_options_are_mentioned(line: str) -> None:
 
 def test_most_files_mention_none() -> None:
     assert not mentions_a_setting(b"model = Net().cpu()\nloss.backward()\nmemory = 4\nnumber of classes\n")
+
+
+def test_a_call_of_a_loader_without_names_is_a_mention() -> None:
+    assert mentions_a_setting(b"DataLoader(data, 32, True, None, None, 6)")

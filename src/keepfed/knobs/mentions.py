@@ -14,9 +14,10 @@ import re
 _WORDS = tuple(
     (
         b"worker thread prefetch shm sizelimit pin_mem pin-mem pinmem reader sbatch srun salloc cpus-per-task cpus_per_task cpuspertask "
-        b"shared_mem shared-mem sharedmem n_cpu n-cpu ncpu num_cpu num-cpu numcpu n_jobs n-jobs njobs num_proc num-proc numproc"
+        b"shared_mem shared-mem sharedmem n_cpu n-cpu ncpu num_cpu num-cpu numcpu n_jobs n-jobs njobs num_proc num-proc numproc dataloader("
     ).split()
 )
+# DataLoader(data, 32, True, None, None, 6) names no setting, and sets one.
 # Too short to be looked for alone: what has to stand around them.
 _SHORT = (
     (b"nw", re.compile(rb"(?<![\w-])nw\b")),
