@@ -95,6 +95,7 @@ class Rig:
                     service.wait(10)
                 service.kill()
                 service.wait()
+                _end_watchers(folder)
         finally:
             _unmount_below(folder)
             shutil.rmtree(folder, ignore_errors=True)
@@ -196,6 +197,27 @@ def _podman_do(podman: list[str], environment: dict[str, str], *words: str) -> s
     return subprocess.run(
         [*podman, *words], env=environment, capture_output=True, text=True, check=False, timeout=_START_S
     )
+
+
+def _end_watchers(folder: Path) -> None:
+    """Podman keeps a process for each `exec` for five minutes, in case somebody asks how it ended."""
+    ends_s = time.monotonic() + _START_S
+    while (pids := _watchers(folder)) and time.monotonic() < ends_s:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+
+
+def _watchers(folder: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if words[0].endswith(b"conmon") and any(f"{folder}/".encode() in word for word in words):
+                    found.append(int(entry.name))
+    return found
 
 
 def _unmount_below(folder: Path) -> None:
