@@ -149,3 +149,9 @@ def test_powershells_parameters_and_lists_of_words_are_read() -> None:
 def test_patterns_of_files_begin_no_comment_and_take_no_time() -> None:
     text = "copy data/* out\n" * 20_000 + "copy a/* b*/c\nset NUM_WORKERS=4\n/* num_workers = 3 */\n"
     assert found("a.bat", text) == [("NUM_WORKERS", "4", Kind.LITERAL)]
+
+
+@pytest.mark.parametrize("first", ["--config=tools/train.py", "ExecStart=/usr/bin/python3"])
+def test_an_option_that_names_a_program_starts_none(first: str) -> None:
+    text = f'[Service]\nEnvironment="OMP_NUM_THREADS=4"\n{first} srv/train.py --epochs 3 --num-workers 6\n'
+    assert found("a.service", text) == [("OMP_NUM_THREADS", "4", Kind.LITERAL), ("--num-workers", "6", Kind.LITERAL)]

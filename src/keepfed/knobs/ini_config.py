@@ -29,6 +29,7 @@ _LINE = re.compile(
     """,
     re.VERBOSE | re.MULTILINE,
 )
+_PAIR = re.compile(rb"""(?P<name>[A-Za-z_]\w*)=(?P<quote>["']?)(?P<value>[^"',\s]+)(?P=quote)""")
 _COMMENT_BEHIND = re.compile(rb"(?:^|(?<=[ \t]))(?:[#;]|//)")
 
 
@@ -49,8 +50,9 @@ def document_of(source: Source, form: Form) -> Document:
             known.setdefault(section, homes.open())
         elif found["key"] is not None:
             entry = _entry(found, section, known[section])
-            homes.keys[entry.home].append(entry.key)
-            entries.append(entry)
+            for each in (entry, *_environment(found, entry)):
+                homes.keys[each.home].append(each.key)
+                entries.append(each)
     return Document(source, form, entries, homes)
 
 
@@ -60,6 +62,16 @@ def _entry(found: re.Match[bytes], section: tuple[str, ...], home: int) -> Entry
     start = found.start(style)
     shape = Shape.TEXT if style != "plain" else Shape.PLAIN if value else Shape.EMPTY
     return Entry((*section, _text(found["key"])), home, start, start + len(value), _text(value), shape)
+
+
+def _environment(found: re.Match[bytes], entry: Entry) -> Iterator[Entry]:
+    """The variables in one line of supervisord: `environment=OMP_NUM_THREADS="1",HOME="/srv"`."""
+    if entry.key.lower() == "environment" and found["plain"] is not None:
+        for pair in _PAIR.finditer(found.string, *found.span("plain")):
+            shape = Shape.TEXT if pair["quote"] else Shape.PLAIN
+            yield Entry(
+                (*entry.path[:-1], _text(pair["name"])), entry.home, *pair.span("value"), _text(pair["value"]), shape
+            )
 
 
 def _text(utf8: bytes) -> str:

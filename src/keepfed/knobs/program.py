@@ -215,6 +215,8 @@ def _until(words: Sequence[Word], start: int, runs: Runs = Runs.OTHER) -> int:
         base = _base(words[at].text)
         if runs is Runs.PYTHON and words[at - 1].text in _MODULE:
             return at
+        if words[at].text.startswith("-") or "=" in words[at].text:
+            continue  # `--config=tools/train.py` starts nothing
         if program_like(base) or (at == start and _of(base) is not Runs.OTHER):
             return at
         if runs in {Runs.WRAPPER, Runs.JOB} and base in FOREIGN | JOBS | INNER:

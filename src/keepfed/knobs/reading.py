@@ -64,7 +64,7 @@ READERS: tuple[Reader, ...] = (
         begins=rb"\A(?:%YAML\b|---\s*\n)",
     ),
     Reader("keepfed.knobs.toml_config:read", suffixes=(".toml",), names=r"pipfile"),
-    Reader("keepfed.knobs.ini_config:read", suffixes=(".ini", ".cfg", ".config", ".conf", ".properties", ".service")),
+    Reader("keepfed.knobs.ini_config:read", suffixes=(".ini", ".cfg", ".config", ".conf", ".properties")),
     Reader(
         "keepfed.knobs.printout:read",
         names=r"(?:.*[_-])?(?:opts?|options|args|arguments|config|params|hparams|hyper-?params|settings)\.txt",
@@ -103,7 +103,7 @@ READERS: tuple[Reader, ...] = (
     # templates of any of the above
     Reader("keepfed.knobs.template:read", suffixes=(".tpl", ".tmpl", ".j2", ".jinja", ".jinja2", ".m4", ".in")),
     # what no parser of ours reads: Windows' scripts, and rarer kinds of settings
-    Reader(_LINES, names=r"justfile|procfile", suffixes=(".bat", ".cmd", ".ps1", ".psm1", ".gin")),
+    Reader(_LINES, names=r"justfile|procfile", suffixes=(".bat", ".cmd", ".ps1", ".psm1", ".gin", ".service")),
 )
 
 _BY_SUFFIX = {suffix: row for row in reversed(READERS) for suffix in row.suffixes}

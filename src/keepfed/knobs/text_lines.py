@@ -49,7 +49,7 @@ _VALUE = rb"""(?P<open>["']?)(?:\$(?=(?i:true|false|null)\b))?
 _SETTING = re.compile(
     rb"(?<![\w.$%{-])"
     + _NAME
-    + rb"(?::[ \t]*(?:int|bool|str)[ \t]*=|[ \t]*[=:](?!=)|(?<=[\w])[ \t]|[\"'],)[ \t]*"
+    + rb"(?::[ \t]*(?:int|bool|str)[ \t]*=|[ \t]*(?::=|[=:](?!=))|(?<=[\w])[ \t]|[\"'],)[ \t]*"
     + _VALUE
     + rb"(?![\w.])",
     re.VERBOSE | re.MULTILINE,
