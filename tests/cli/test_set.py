@@ -245,6 +245,24 @@ def test_a_printout_is_changed_when_it_is_named_and_taken_back(
     assert (project / "opt.txt").read_text() == PRINTED * 2
 
 
+def test_the_default_that_counts_is_shown_where_a_printout_is_changed(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (project / ".git").mkdir()
+    (project / "options.py").write_text(
+        "import argparse\nfrom torch.utils.data import DataLoader\nparser = argparse.ArgumentParser()\n"
+        'parser.add_argument("--num_threads", type=int, default=4)\nopt = parser.parse_args()\n'
+        "loader = DataLoader(data, num_workers=opt.num_threads)\n"
+    )
+    (project / "checkpoints").mkdir()
+    (project / "checkpoints" / "opt.txt").write_text(PRINTED)
+    code, _, err = called(capfdbinary, "set", "num_workers=0", "checkpoints/opt.txt", "--write")
+    assert code == 0
+    assert "next start overwrites" in err
+    assert "options.py:4" in err
+    assert "started again" not in err
+
+
 PLAN = """\
 schema = "keepfed.profile/1"
 

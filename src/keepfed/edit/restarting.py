@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from keepfed.edit.respelling import is_kubernetes
-from keepfed.knobs.site import Form, KnobSite, Role
+from keepfed.knobs.site import Form, Kind, KnobSite, Role
 
 
 def restarts(sites: Iterable[KnobSite]) -> list[str]:
-    """Keys of the locales, `edit.restart_*`, of what these places need, each once."""
-    return list(dict.fromkeys(restart(site) for site in sites))
+    """Keys of the locales, `edit.restart_*`, of what these places need, each once. A printout needs nothing: nobody reads it."""
+    return list(dict.fromkeys(restart(site) for site in sites if site.kind is not Kind.RECORD))
 
 
 def restart(site: KnobSite) -> str:

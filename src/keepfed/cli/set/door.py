@@ -120,7 +120,7 @@ def _finish(made: Planned, scanned: Scanned, *, write: bool, script: Path | None
         return 0
     _show(edits, scanned)
     tell_kept(made)
-    tell_cautions(made, scanned)
+    tell_cautions(made, scanned, here=inside is None)
     if script is not None:
         _write_script(script, edits, scanned)
     elif write or _agreed():

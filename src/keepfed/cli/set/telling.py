@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from keepfed.edit.cautions import cautions
 from keepfed.edit.choosing import Choice
 from keepfed.edit.planning import Planned
 from keepfed.edit.restarting import restarts
-from keepfed.knobs.scan import Scanned
-from keepfed.knobs.site import KnobSite
+from keepfed.errors import KeepfedError
+from keepfed.knobs.journal import project_folder
+from keepfed.knobs.scan import Scanned, scan_paths
+from keepfed.knobs.site import Kind, KnobSite
 from keepfed.text import say
 
 _LONG = 60
@@ -61,10 +66,31 @@ def tell_ways(choices: Iterable[Choice]) -> None:
             )
 
 
-def tell_cautions(plan: Planned, scanned: Scanned) -> None:
-    """What one should know before saying yes."""
-    for line in cautions(plan, scanned.sites, scanned.files):
+def tell_cautions(plan: Planned, scanned: Scanned, *, here: bool) -> None:
+    """What one should know before saying yes; `here` is whether the files are this machine's."""
+    project = _printed_from(plan) if here else []
+    for line in cautions(plan, [*scanned.sites, *project], scanned.files):
         tell(say("edit.caution", text=line))
+
+
+def _printed_from(plan: Planned) -> list[KnobSite]:
+    """The sites of the project that changed printouts lie in, to name the option that they were printed from."""
+    found: list[KnobSite] = []
+    for folder in {
+        _project_of(site.file) for site, _ in plan.changed if site.kind is Kind.RECORD and not site.counts_at
+    }:
+        with contextlib.suppress(KeepfedError):
+            found += scan_paths([folder]).sites if folder else ()
+    return found
+
+
+def _project_of(file: str) -> str:
+    """The folder of a file's project, as it is seen from here; empty where nothing marks one and we do not stand in it."""
+    parent = Path(os.path.realpath(file)).parent
+    root, here = project_folder(parent), Path.cwd()
+    if root == parent and here in parent.parents:
+        root = here
+    return os.path.relpath(root) if root != parent else ""
 
 
 def tell_restarts(sites: Sequence[KnobSite]) -> None:
