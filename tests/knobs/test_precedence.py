@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -489,6 +490,29 @@ def test_what_a_reader_calls_dead_never_counts() -> None:
     places.site("train.py", Role.OPTION, "--workers", setting="workers", kind=Kind.DEAD)
     (option,) = judged(places)
     assert (option.wins, option.kind) == (False, Kind.DEAD)
+
+
+def test_a_dead_option_that_another_file_imports_and_reads_is_alive() -> None:
+    for reader, kind in (
+        ("from train import args\nprint(args.workers)\n", Kind.LITERAL),
+        ("print(args.workers)\n", Kind.DEAD),
+    ):
+        places = Places({"train.py": TRAIN, "main.py": reader})
+        site = places.site("train.py", Role.OPTION, "--workers", setting="workers", kind=Kind.DEAD)
+        places.sites[0] = replace(site, target=site.span)
+        assert judged(places)[0].kind is kind
+
+
+@pytest.mark.parametrize("name", ["'{}_opt.txt'.format(p)", "'%s_opt.txt' % p", "p + '_opt.txt'", "f'{p}_opt.txt'"])
+def test_a_printouts_name_may_be_put_together(name: str) -> None:
+    places = Places(
+        {
+            "options.py": f"with open(os.path.join(d, {name}), 'w') as f:\n    pass\n",
+            "x/train_opt.txt": "num_workers: ⟨4⟩\n",
+        }
+    )
+    places.site("x/train_opt.txt", Role.CONFIG, setting="num_workers")
+    assert judged(places)[0].kind is Kind.RECORD
 
 
 def test_a_text_that_was_not_kept_leaves_the_file_known_by_name() -> None:

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from keepfed.knobs.scan import scan_paths
-from keepfed.knobs.site import KnobSite
+from keepfed.knobs.scan import scan_files, scan_paths
+from keepfed.knobs.site import Kind, KnobSite
+from keepfed.knobs.walk import Bytes
 
 OPTIONS = (
     "import argparse\n\n\nclass BaseOptions:\n    def initialize(self, parser):\n"
@@ -17,6 +20,7 @@ OPTIONS = (
     "        file_name = os.path.join(opt.checkpoints_dir, 'opt.txt')\n"
     "        with open(file_name, 'wt') as opt_file:\n            opt_file.write(message)\n"
 )
+OPTION = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--workers', type=int, default=4)\nargs = p.parse_args()\n"
 LOADER = (
     "import torch\n\n\nclass CustomLoader:\n    def initialize(self, opt):\n"
     "        self.dataloader = torch.utils.data.DataLoader(\n            self.dataset,\n            batch_size=opt.batchSize,\n"
@@ -118,6 +122,30 @@ def test_environment_variables_of_an_image_its_service_and_the_program_itself(sc
     assert found["t.py:3:OMP_NUM_THREADS"].wins is None
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("Makefile", "train:\n\tpython train.py --workers 8\n", "Makefile:2"),
+        ("Dockerfile", 'FROM x\nCMD ["python", "train.py", "--workers", "8"]\n', "Dockerfile:2"),
+        ("Dockerfile", 'FROM x\nENTRYPOINT ["python", "train.py"]\nCMD ["--workers", "8"]\n', "Dockerfile:3"),
+        ("compose.yaml", "services:\n  t:\n    command: python train.py --workers 8\n", "compose.yaml:3"),
+        (
+            "compose.yaml",
+            "services:\n  t:\n    command:\n      - python\n      - train.py\n      - --workers\n      - '8'\n",
+            "compose.yaml:7",
+        ),
+        ("run.bat", "@echo off\r\npython train.py ^\r\n  --workers 8\r\n", "run.bat:3"),
+        ("job.slurm", "#!/bin/bash\n#SBATCH -c 9\nsrun python -u train.py --workers=8\n", "job.slurm:3"),
+    ],
+)
+def test_commands_of_every_kind_of_file_beat_the_programs_default(
+    scanned: Scan, name: str, text: str, place: str
+) -> None:
+    found = scanned({"train.py": f"{OPTION}loader = DataLoader([], num_workers=args.workers)\n", name: text})
+    option = found["train.py:3:--workers"]
+    assert (option.kind.value, option.wins, option.counts_at) == ("overridden", False, place)
+
+
 def test_a_lightning_cli_configuration_named_in_a_script(scanned: Scan) -> None:
     found = scanned(
         {
@@ -155,3 +183,72 @@ def test_one_file_by_itself_counts(scanned: Scan) -> None:
         "f.sh": "python train.py --num_workers 4\n",
     }.items():
         assert [site.wins for site in scanned({name: text}, name).values()] == [True], name
+
+
+PIECES = (
+    "num_workers: 4",
+    "  num_workers: 4",
+    "- num_workers: ${x.y}",
+    "num_workers=args.num_workers,",
+    "defaults:",
+    "  - data: a",
+    "  - debug: null",
+    "import argparse",
+    "from a import b",
+    "class A:",
+    "    def f(self, num_workers=4):",
+    "        return DataLoader(d, num_workers=self.num_workers)",
+    "    num_workers: int = 0",
+    "parser.add_argument('-j', '--num_workers', default=2)",
+    "args = parser.parse_args()",
+    "NUM_WORKERS = 3",
+    "if x:",
+    "    args.num_workers = 0",
+    "DataLoader(d, num_workers=NUM_WORKERS)",
+    "python a.py --num_workers 8 \\",
+    "  -j $NUM_WORKERS",
+    "NUM_WORKERS=${1:-4}",
+    "export OMP_NUM_THREADS=2",
+    "os.environ['OMP_NUM_THREADS'] = '1'",
+    "services:",
+    "  a:",
+    "    shm_size: 2g",
+    "_base_ = ['./a.py']",
+    '{"num_workers": 4,',
+    '"num_workers": 8}',
+    "_target_: a.A",
+    "# @package _global_",
+    'CMD ["python", "a.py", "--num_workers", "4"]',
+    "ENV OMP_NUM_THREADS 4",
+    "",
+    "\t",
+    "})",
+)
+NAMES = (
+    "a.py",
+    "b.py",
+    "x/a.yaml",
+    "a.yaml",
+    "data/a.yaml",
+    "run.sh",
+    "opt.txt",
+    "a.json",
+    "Dockerfile",
+    "compose.yaml",
+    "compose.override.yaml",
+    "a.ipynb",
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.dictionaries(st.sampled_from(NAMES), st.lists(st.sampled_from(PIECES), max_size=8).map("\n".join), max_size=6)
+)
+def test_whatever_stands_in_the_files_every_place_gets_an_answer(files: dict[str, str]) -> None:
+    found = scan_files(Bytes(name, text.encode()) for name, text in files.items())
+    for site in found.sites:
+        assert not (site.wins and site.counts_at), site
+        assert not (site.wins and site.kind in (Kind.RECORD, Kind.DEAD, Kind.OVERRIDDEN, Kind.REFERENCE)), site
+        assert site.value.encode() == files[site.file].encode()[site.span.start : site.span.end]
+    places = {f"{site.file}:{site.line}" for site in found.sites}
+    assert {site.counts_at for site in found.sites} - {""} <= places

@@ -34,6 +34,8 @@ _STARTER = re.compile(
     r"(?i)\b(?:python[\d.]*(?:w|\.exe)?|pypy3?|torchrun|accelerate|deepspeed|horovodrun|mpirun|ipython|colossalai|bash|uv|poetry)\b"
     r"|\$\{?\(?\w*py\w*|^[ \t@]*(?:exec[ \t]+)?\.{0,2}/"
 )
+# Nothing before it on its line: the program itself, or a word of its own in a YAML list of words.
+_ALONE = re.compile(r"\s*(?:-\s+)?[\"']?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,7 @@ def _in_command(file: str, line: int, command: str) -> Iterable[Launch]:
     matches = [match for match in _STARTED.finditer(command) if not (match[1] and _LAUNCHERS.match(match[1]))]
     for at, match in enumerate(matches):
         before = command[: match.start()]
-        if _OTHER_USE.search(before) or not (
-            _STARTER.search(before) or match.start() == len(before) - len(before.lstrip())
-        ):
+        if _OTHER_USE.search(before) or not (_STARTER.search(before) or _ALONE.fullmatch(before)):
             continue
         if at and not re.search(r"[;&|\n]", command[matches[at - 1].end() : match.start()]):
             continue  # an argument of the one before

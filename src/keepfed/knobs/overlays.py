@@ -138,6 +138,8 @@ def _same_mapping(lines: Sequence[str], first: KnobSite, second: KnobSite) -> bo
     """Whether no line between two keys leaves their mapping: equal indentation, and nothing shallower or a new item between."""
     if first.form is not Form.YAML:
         return _same_braces("\n".join(lines), first, second) if first.form is Form.JSON else False
+    if second.line > len(lines):
+        return False
     one, other = lines[first.line - 1], lines[second.line - 1]
     depth = _depth(one)
     if depth != _depth(other) or other.lstrip().startswith("- "):

@@ -73,20 +73,33 @@ class _Decision:
         """A site whose kind only other files can tell: a printout without a header, an option that another file reads."""
         if site.kind is not Kind.RECORD and self._is_written_by_code(site):
             return replace(site, kind=Kind.RECORD, role=Role.PRINTED, target=site.target or site.span)
+        if site.kind is Kind.DEAD and site.role is Role.OPTION and self._is_read_elsewhere(site):
+            return replace(site, kind=Kind.LITERAL if site.target == site.span else Kind.EXPRESSION)
         return site
+
+    def _is_read_elsewhere(self, site: KnobSite) -> bool:
+        """Whether a file that imports the one with an option reads it: `from train import args`."""
+        reads = re.compile(rf"\.\s*{re.escape(last_word(site.setting) or last_word(site.spelling))}\b")
+        return any(
+            reads.search(self.projects.text(name)) and self.projects.imports(name, site.file)
+            for name in self._programs_beside(site)
+        )
+
+    def _programs_beside(self, site: KnobSite) -> Iterator[str]:
+        """The Python files of the same project."""
+        return (
+            name for name in self.projects.files if name.endswith(".py") and self.projects.together(name, site.file)
+        )
 
     def _is_written_by_code(self, site: KnobSite) -> bool:
         """Whether a Python file of the project opens a file of this name for writing."""
         path = PurePosixPath(site.file)
         if path.suffix != ".txt" or site.role is Role.PRINTED:
             return False
-        # "{}_opt.txt".format(phase) writes train_opt.txt
+        # "{}_opt.txt".format(phase), "%s_opt.txt" % phase and phase + "_opt.txt" write train_opt.txt
         end = "_opt.txt" if path.name.endswith("_opt.txt") else path.name
-        named = re.compile(rf"(?<![\w.]){re.escape(path.name)}[\"']|\}}{re.escape(end)}[\"']")
-        programs = (
-            name for name in self.projects.files if name.endswith(".py") and self.projects.together(name, site.file)
-        )
-        texts = (self.projects.text(name) for name in programs)
+        named = re.compile(rf"(?<![\w.]){re.escape(path.name)}[\"']|(?:\}}|%s|[\"']){re.escape(end)}[\"']")
+        texts = (self.projects.text(name) for name in self._programs_beside(site))
         return any(named.search(text) and _WRITES.search(text) for text in texts)
 
     # --------------------------------------------------------------------------------------------------------- one place
@@ -112,7 +125,7 @@ class _Decision:
             return self._referring(site)
         if site.role in _DEFAULTS:
             return self._default(site)
-        if site.role is Role.CONFIG and site.form in (Form.YAML, Form.JSON, Form.TOML, Form.INI):
+        if site.role is Role.CONFIG and site.form is not Form.PYTHON:
             return self._config(site)
         if site.role in (Role.NAME, Role.CONFIG):
             return self._named(site)

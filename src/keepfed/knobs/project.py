@@ -27,6 +27,7 @@ _PARTS = re.compile(
 _ONE_PART = re.compile(r"(?i)src|conf|configs?|scripts?|options?")
 _COMMANDS = re.compile(
     r"(?i).*\.(?:sh|bash|zsh|ksh|slurm|sbatch|slm|pbs|job|sub|bat|cmd|ps1|mk|dockerfile)|(?:gnu)?makefile|dockerfile.*|justfile"
+    r"|(?:docker-)?compose[\w.-]*\.ya?ml"
 )
 _FILE_NAME = re.compile(r"([\w./-]*[\w-]\.(?:ya?ml|jsonc?|jsonnet|toml|ini|cfg|conf|config))(?![\w.])")
 _FILE_IN_STRING = re.compile(rf"[\"'}}/]{_FILE_NAME.pattern}[\"']")

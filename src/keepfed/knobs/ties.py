@@ -23,6 +23,7 @@ _WORD = re.compile(r"[A-Za-z_][\w-]*")
 _GIVES_VALUE = frozenset({Role.OPTION, Role.DEFAULT, Role.NAME, Role.CONFIG, Role.VARIABLE})
 _SHELLS = frozenset({Form.SHELL, Form.MAKEFILE, Form.DOCKERFILE, Form.DOTENV, Form.TEXT})
 _MOST_LINES = 30
+_CELL = re.compile(r"^\s*\"")
 _CLASS = re.compile(r"\s*class\b")
 _DEFINES = re.compile(r"\s*(?:async\s+)?(?:def|class)\b")
 _BRANCHES = re.compile(r"\s*(?:if|elif|else|except|for|while|case)\b")
@@ -183,7 +184,7 @@ class Ties:
 
     def line(self, site: KnobSite) -> str:
         """The line that a value stands in."""
-        return self._lines(site.file)[site.line - 1]
+        return "".join(self._lines(site.file)[site.line - 1 : site.line])
 
     def _class_line(self, site: KnobSite) -> int:
         """The line of the class that a place stands in, from 1; 0 where it stands in none."""
@@ -205,7 +206,9 @@ class Ties:
 
     def _lines(self, name: str) -> list[str]:
         if name not in self._split:
-            self._split[name] = self.projects.text(name).split("\n")
+            lines = self.projects.text(name).split("\n")
+            # A line of code in a notebook is a string in a list: what stands before its quote is no indentation.
+            self._split[name] = [_CELL.sub("", line) for line in lines] if name.endswith(".ipynb") else lines
         return self._split[name]
 
     def _reaches(self, definition: KnobSite, site: KnobSite, role: Role | None = None) -> bool:
@@ -214,7 +217,7 @@ class Ties:
         if site.form is not Form.PYTHON or role not in (Role.DEFAULT, Role.NAME):
             return True
         lines = self._lines(site.file)
-        start = definition.line - 1
+        start = min(definition.line, len(lines)) - 1
         while role is Role.DEFAULT and start > 0 and not _DEFINES.match(lines[start]):
             start -= 1
         depth = _indent(lines[start])
