@@ -252,6 +252,24 @@ def test_only_the_last_commits_are_looked_into(repository: Repository) -> None:
     assert [row.new for row in changes_of(scanned.sites, scanned.files, commits=2)] == ["4", "3"]
 
 
+def test_the_last_commits_are_those_that_touched_the_files_also_among_very_many(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = repository.write("a.yaml", YAML.format(1))
+    other = repository.write("b.yaml", YAML.format(1))
+    repository.commit()
+    repository.write("a.yaml", YAML.format(2))
+    repository.commit()
+    for text in "xyz":
+        repository.write("README", text)
+        repository.commit()
+    monkeypatch.setattr("keepfed.knobs.history.MOST_PATHS", 1)
+    found = versions([path, other], commits=1, until_s=later())
+    assert [(version.before, version.after) for version in found] == [
+        (YAML.format(1).encode(), YAML.format(2).encode())
+    ]
+
+
 def test_what_is_in_no_commit_is_told_once_by_the_journal_or_as_uncommitted(repository: Repository) -> None:
     path = repository.write("a.yaml", YAML.format(4))
     repository.commit()

@@ -22,6 +22,7 @@ from pathlib import Path
 
 MOST_PATHS = 200
 """More files than these are not named on git's command line, but picked out of what it tells of all."""
+_OTHERS_COMMITS = 20
 MOST_VERSION_BYTES = 1 << 20
 """A version larger than this is not looked into."""
 _SAFE = (
@@ -38,7 +39,6 @@ _SAFE = (
 )
 _LOG = ("log", "-z", "--raw", "--no-abbrev", "--no-renames", "--no-ext-diff", "--no-textconv", "--root", "--no-mailmap")
 _FORMAT = "--format=%x01%H%x02%an%x02%aI"
-_NO_BLOB = "0" * 40
 _REGULAR = ("100644", "100755")
 
 
@@ -90,7 +90,7 @@ def first_versions(files: Iterable[str], *, until_s: float) -> dict[str, Version
     for root, names in _by_tree(files).items():
         if len(names) > MOST_PATHS:
             continue
-        brought = {change.path: change for change in _log(root, names, (), until_s) if change.after != _NO_BLOB}
+        brought = {change.path: change for change in _log(root, names, (), until_s) if _is_blob(change.after)}
         for version in _with_contents(root, names, list(brought.values()), until_s):
             found[version.file] = version
     return found
@@ -100,7 +100,11 @@ def versions(files: Iterable[str], *, commits: int, until_s: float) -> list[Vers
     """What the last commits that touched the files did to them, the newest first; at most so many commits per working tree."""
     found: list[Version] = []
     for root, names in _by_tree(files).items():
-        found.extend(_with_contents(root, names, _log(root, names, (f"-{commits}",), until_s), until_s))
+        # Where git tells of all files, most of its commits are about others.
+        asked = commits if len(names) <= MOST_PATHS else commits * _OTHERS_COMMITS
+        changes = _log(root, names, (f"-{asked}",), until_s)
+        last = set(list(dict.fromkeys(change.commit for change in changes))[:commits])
+        found.extend(_with_contents(root, names, [change for change in changes if change.commit in last], until_s))
     return found
 
 
@@ -150,12 +154,15 @@ def _changes(told: bytes) -> Iterator[_Change]:
                 yield _Change(path, commit, author, time, before, after)
 
 
+def _is_blob(name: str) -> bool:
+    """Whether an id is that of a content: zeros, 40 or 64 of them, stand for none."""
+    return set(name) != {"0"}
+
+
 def _with_contents(
     root: str, names: Mapping[str, str], changes: Sequence[_Change], until_s: float
 ) -> Iterator[Version]:
-    ids = list(
-        dict.fromkeys(blob for change in changes for blob in (change.before, change.after) if set(blob) != {"0"})
-    )
+    ids = list(dict.fromkeys(blob for change in changes for blob in (change.before, change.after) if _is_blob(blob)))
     contents = dict(zip(ids, _contents(root, ids, until_s), strict=False))
     for change in changes:
         before, after = contents.get(change.before), contents.get(change.after)
