@@ -98,6 +98,16 @@ def test_every_posix_shell_can_read_it(shell: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_where_json_cannot_be_compared_nothing_is_begun(tmp_path: Path) -> None:
+    spec, file = checked(), tmp_path / "again.sh"
+    file.write_text(script(spec, for_run(()), "again", Health("http://localhost:1/", "{}", 9)), encoding="utf-8")
+    empty = {"PATH": str(tmp_path), "DOCKER": "false"}
+    (tmp_path / "dirname").symlink_to(shutil.which("dirname") or "")
+    done = subprocess.run(["/bin/sh", str(file)], env=empty, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "python3" in done.stderr
+
+
 def test_no_secret_stands_in_the_script() -> None:
     spec = read_spec(answer("docker"), answer("docker_image"))
     environment = for_run(spec.environment)

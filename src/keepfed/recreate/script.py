@@ -68,6 +68,7 @@ def _head(spec: ContainerSpec, health: Health) -> str:
         'here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit 1',
         "step=found",
         "tell() { printf '%s\\n' \"$*\" >&2; }",
+        *_needs_python(health),
         'of() { $DOCKER inspect --type container --format "$1" "$name" 2>/dev/null; }',
     ]
     return "\n".join([*lines, ""])

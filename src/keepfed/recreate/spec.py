@@ -13,7 +13,7 @@ what says that nothing was asked. What then remains is what somebody wanted, whe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from keepfed.recreate.fields import CONFIG, HOST, Fate, Field, asked
@@ -61,8 +61,6 @@ class ContainerSpec:
     """The health check in force, the image's included: ("CMD-SHELL", "curl ..."); empty for none."""
     uncarried: tuple[Uncarried, ...] = ()
     """What no way of recreating it can carry over."""
-    image_environment: tuple[str, ...] = field(default=(), repr=False)
-    """NAME=VALUE of the variables that the image brings."""
 
     @property
     def shm_bytes(self) -> int:
@@ -110,7 +108,6 @@ def read_spec(
         endpoints=endpoints,
         check=_check(config.get("Healthcheck") or {}),
         uncarried=tuple(_chosen_by_engine(host, container)),
-        image_environment=tuple(brought.get("Env") or ()),
     )
 
 

@@ -38,6 +38,7 @@ from keepfed.recreate.difference import differences
 from keepfed.recreate.inside import shm_inside
 from keepfed.recreate.interrupts import Interrupts
 from keepfed.recreate.request import create_body
+from keepfed.recreate.script import SETTLE_S
 from keepfed.recreate.sizes import size_word
 from keepfed.recreate.spec import ContainerSpec, Uncarried
 from keepfed.recreate.wait import Waiting, wait_until_healthy
@@ -164,7 +165,10 @@ class Swap:
 
     def _prove(self) -> tuple[Mapping[str, Any], int | None]:
         """Wait until it is healthy, and look at its shared memory from outside and from inside."""
-        self.tell(say("recreate.step_wait", timeout=self.waiting.timeout_s))
+        if self.spec.check or self.waiting.expected is not None:
+            self.tell(say("recreate.step_wait", timeout=self.waiting.timeout_s))
+        else:
+            self.tell(say("recreate.step_settle", seconds=SETTLE_S))
         new = wait_until_healthy(self.engine, self.new_id, self.spec, self.waiting, self.interrupts)
         wanted, seen = self.spec.shm_bytes, shm_inside(new)
         for found in (int(new.detail["HostConfig"].get("ShmSize") or 0), seen):
