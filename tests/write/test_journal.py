@@ -180,6 +180,18 @@ def test_a_file_elsewhere_is_noted_here_and_there(project: Path, tmp_path_factor
     assert file.read_bytes() == b"4"
 
 
+def test_a_project_inside_another_has_its_own_note(project: Path) -> None:
+    inner = project / "third_party" / "model"
+    (inner / ".git").mkdir(parents=True)
+    file = inner / "x"
+    file.write_bytes(b"4")
+    change(project, replacing(file, (b"4", b"8")))
+    undo(inner)
+    assert file.read_bytes() == b"4"
+    changes = known(project)
+    assert take_back(select(changes, None, project), changes, []).files == [], "seen from outside it is as before, too"
+
+
 def test_where_the_project_takes_no_journal_the_users_own_is_written(project: Path) -> None:
     (project / ".keepfed").write_text("not a folder")
     file = project / "x"
@@ -239,6 +251,18 @@ def test_two_processes_at_once_tear_no_line(project: Path) -> None:
     assert os.path.getsize(journal_in(project)) == sum(
         len(line) + 1 for line in journal_in(project).read_bytes().split(b"\n") if line
     )
+
+
+def test_two_people_who_edit_each_others_projects_do_not_wait_for_each_other(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    for folder in (project, other):
+        (folder / "x").write_bytes(b"4")
+    crossed = [(project, other / "x"), (other, project / "x")]
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, where, file]) for where, file in crossed]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert len(known(project)) == len(known(other)) == 20
 
 
 def test_a_user_without_a_home_has_no_journal_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ A line is written before the file is replaced. So a line may exist whose change 
 the two), and never the other way round; the hashes tell.
 
 Where it lies: in the project's folder, which is the nearest one upwards of where one stands that holds `.keepfed` or `.git`,
-else where one stands. A file outside that folder is noted in its own project's journal as well. Where neither
+else where one stands. A file of another project, elsewhere or inside that one, is noted in that project's journal as well. Where neither
 can be written (a colleague's project, a read-only image): in the user's own state folder.
 """
 

@@ -86,7 +86,7 @@ def kept_copy(journals: Sequence[Path], name: str) -> bytes | None:
 def open_journals(where: Path, files: Sequence[Path]) -> Iterator[list[Journal]]:
     """The journals that changes of `files`, made by somebody who stands in `where`, are noted in; all locked.
 
-    The first is that of the project's folder, or the user's own where that cannot be written. Projects of files that lie elsewhere
+    The first is that of the project's folder, or the user's own where that cannot be written. Other projects (elsewhere, or inside this one)
     get their own note as well, where that can be had. Raises JournalError.
     """
     home = project_folder(where)
@@ -94,14 +94,12 @@ def open_journals(where: Path, files: Sequence[Path]) -> Iterator[list[Journal]]
     with contextlib.ExitStack() as opened:
         journals = [_first(opened, [journal_in(home), *filter(None, [own_journal()])])]
         for folder in sorted(others):
-            if not _below(folder, home):
-                with contextlib.suppress(OSError):
-                    journals.append(_opened(opened, journal_in(folder)))
+            with contextlib.suppress(OSError):
+                journals.append(_opened(opened, journal_in(folder)))
+        # In one order for everybody: two people who edit each other's projects must not wait for each other.
+        for journal in sorted(journals, key=lambda journal: journal.path):
+            _lock(journal.descriptor)
         yield journals
-
-
-def _below(folder: Path, home: Path) -> bool:
-    return home == folder or home in folder.parents
 
 
 def _first(opened: contextlib.ExitStack, places: Sequence[Path]) -> Journal:
@@ -119,7 +117,6 @@ def _opened(opened: contextlib.ExitStack, path: Path) -> Journal:
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _NO_FOLLOW, 0o600)
     opened.callback(os.close, descriptor)
     _check_own(os.fstat(descriptor), path, stat.S_ISREG)
-    _lock(descriptor)
     return Journal(path, descriptor)
 
 
