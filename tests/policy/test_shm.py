@@ -58,6 +58,12 @@ def test_nothing_is_needed_where_nothing_travels(loading: Loading) -> None:
         assert (judged.verdict, judged.need.bytes, judged.ways) == (Verdict.NOT_NEEDED, 0, ())
 
 
+def test_workers_that_hold_nothing_of_torchs_raise_no_alarm() -> None:
+    judged = judge(Loading(4, workers_without=True), DEFAULT, Setting.CONTAINER)
+    assert (judged.travel, judged.verdict) == (Travel.PIPES, Verdict.NOT_NEEDED)
+    assert judge(Loading(4), DEFAULT, Setting.CONTAINER).verdict is Verdict.TOO_SMALL
+
+
 def test_segments_of_torch_outweigh_what_else_was_seen() -> None:
     both = Loading(4, 2, GIB, largest_tensor_bytes=GIB, keepfed_seen=True)
     assert judge(both, DEFAULT, Setting.CONTAINER).verdict is Verdict.TOO_SMALL

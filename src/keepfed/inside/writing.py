@@ -60,6 +60,15 @@ class InContainer:
         """Write it and read it again. Raises UnreachableError."""
         self.file = self.inside.write(self.file, data)
 
+    def put_back(self, before: bytes, after: bytes) -> None:
+        """Lead it back from `after`; nothing where it still, or again, holds `before`. Raises KeepfedError for anything else."""
+        self.file = self.inside.read(self.file.path)
+        if self.file.data == before:
+            return
+        if self.file.data != after:
+            raise ChangedMeanwhile(say("edit.changed_meanwhile", file=self.file.path))
+        self.put(before)
+
 
 def file_edits(container: Container, path: str, before: bytes, edits: tuple[Edit, ...]) -> FileEdits:
     """The edits of one file inside, addressed to whoever has to make them. Raises UnreachableError."""

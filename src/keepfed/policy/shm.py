@@ -36,6 +36,8 @@ class Travel(StrEnum):
     """Nowhere: without workers a batch stays in the process that made it."""
     KEEPFED = "keepfed"
     """Through memory files of keepfed's loader."""
+    PIPES = "pipes"
+    """Another way, as it seems: workers are there, and none of them holds a segment of torch."""
     UNKNOWN = "unknown"
     """Nobody knows how many workers there are."""
 
@@ -91,6 +93,8 @@ class Loading:
     """GPUs, each with a training process of its own, where that is known."""
     keepfed_seen: bool = False
     """Whether memory files of keepfed's loader were seen."""
+    workers_without: bool = False
+    """Whether workers were looked at, and none of them holds anything of torch's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,8 @@ def travel_of(loading: Loading) -> Travel:
         return Travel.SEEN
     if loading.keepfed_seen:
         return Travel.KEEPFED
+    if loading.workers_without and loading.num_workers:
+        return Travel.PIPES
     if loading.num_workers is None:
         return Travel.UNKNOWN
     return Travel.LIKELY if loading.num_workers else Travel.NO_WORKERS
@@ -211,7 +217,8 @@ def _verdict(travel: Travel, need: Need, room: Room) -> Verdict:
     if room.size_bytes is None:
         return Verdict.UNKNOWN
     if room.size_bytes < need.bytes:
-        return Verdict.TOO_SMALL
+        # What is reckoned for tensors says little of a program that seems to move none.
+        return Verdict.NOT_NEEDED if travel is Travel.PIPES else Verdict.TOO_SMALL
     if room.inodes_left is not None and room.inodes_left < 1:
         return Verdict.NO_INODES
     if room.used_bytes is not None:

@@ -10,7 +10,6 @@ import contextlib
 import getpass
 import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from keepfed.errors import KeepfedError
 from keepfed.knobs.journal import Change
 from keepfed.text import say
 from keepfed.write.noting import Journal, JournalError, open_journals
-from keepfed.write.replacing import Content, replace_all
+from keepfed.write.replacing import Content, WriteError, replace_all
 
 
 class Remote(Protocol):
@@ -44,6 +43,9 @@ class Remote(Protocol):
 
     def put(self, data: bytes) -> None:
         """Give it this content, and see that it has it. Raises KeepfedError."""
+
+    def put_back(self, before: bytes, after: bytes) -> None:
+        """Give it the content before, wherever an attempt to put the one after has ended. Raises KeepfedError where that fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +112,17 @@ def carry_out(
             _append(journals, changes)
             try:
                 put.all()
-            except BaseException:
+            except BaseException as error:
+                failed = str(put.begun[-1].path) if put.begun else ""
                 void()
+                put.raise_if_lost(error, failed)
                 raise
 
         def void() -> None:
             put.back()
-            _append(journals, [_voided(change) for change in changes if change.verb == verb])
+            lost = {str(file.path) for file in put.lost}
+            undone = [change for change in changes if change.verb == verb]
+            _append(journals, [_voided(one) for one in undone if not (one.container and one.file in lost)])
 
         notes = replace_all(contents, note, void)
         return Done(group, journals[0].path, tuple(notes))
@@ -124,10 +130,11 @@ def carry_out(
 
 @dataclass(slots=True)
 class _Put:
-    """The files that others write, and which of them have been."""
+    """The files that others write, which of them have been or may have been, and which could not be led back."""
 
     files: list[FileEdits]
-    done: list[FileEdits] = field(default_factory=list)
+    begun: list[FileEdits] = field(default_factory=list)
+    lost: list[FileEdits] = field(default_factory=list)
 
     def check(self) -> None:
         for file in self.files:
@@ -137,16 +144,25 @@ class _Put:
     def all(self) -> None:
         for file in self.files:
             if file.remote is not None:
+                self.begun.append(file)
                 file.remote.put(file.after)
-                self.done.append(file)
 
     def back(self) -> None:
-        """Lead back those that were written; what fails here has been noted before and stays so."""
-        while self.done:
-            file = self.done.pop()
-            with suppress(KeepfedError):
+        while self.begun:
+            file = self.begun.pop()
+            try:
                 if file.remote is not None:
-                    file.remote.put(file.before)
+                    file.remote.put_back(file.before, file.after)
+            except KeepfedError:
+                self.lost.append(file)
+
+    def raise_if_lost(self, error: BaseException, failed: str) -> None:
+        """Raise WriteError, with the names, where a file has kept what should have been led back."""
+        if self.lost and isinstance(error, Exception):
+            names = ", ".join(str(file.path) for file in self.lost)
+            raise WriteError(
+                say("edit.half_done", file=failed, reason=error, changed=names), next_step=say("edit.half_done_next")
+            ) from error
 
 
 def _append(journals: Sequence[Journal], changes: Sequence[Change]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -61,7 +62,9 @@ class Looked:
 
 
 def look_at_host() -> Looked:
-    """The /dev/shm that this very command sees."""
+    """The /dev/shm that this very command sees. Raises UnreachableError where the system has none by design."""
+    if sys.platform != "linux":
+        raise UnreachableError(say("shm.only_linux", system=platform.system()), next_step=say("shm.only_linux_next"))
     use = read_shm_use()
     tree = Tree()
     return Looked(
@@ -202,6 +205,7 @@ def _seen(loading: Loading, use: ShmUse | None, members: set[int] | None) -> Loa
         loading,
         largest_tensor_bytes=max((segment.bytes for segment in ours), default=None),
         keepfed_seen=bool(members and members & set(use.keepfed_processes)),
+        workers_without=bool(loading.num_workers and not ours and not use.unseen_processes),
     )
 
 
