@@ -444,6 +444,15 @@ def test_an_option_that_is_overruled_in_an_object_is_a_setting_of_it() -> None:
     assert (site.role, site.setting, site.owner) == (Role.CONFIG, "workers", "self.args")
 
 
+def test_a_function_that_is_called_like_a_setting_holds_its_value() -> None:
+    compare("a.py", 'def get_dataloader_workers():\n    """Use 4 processes."""\n    return ⟨4⟩\n')
+    (site,) = compare(
+        "a.py", "def get_num_workers():\n    return ⟨0 if sys.platform.startswith('win') else 4|expression⟩\n"
+    )
+    assert site.target is not None
+    compare("a.py", "class A:\n    @property\n    def num_workers(self):\n        return self._pool.size\n")
+
+
 def test_a_value_goes_through_functions_that_check_it() -> None:
     compare(
         "a.py",

@@ -10,6 +10,7 @@ from keepfed.knobs.python.options import speaks_of_loading, unwrapped
 from keepfed.knobs.python.reasons import beside_batches
 from keepfed.knobs.python.walk import Walk
 from keepfed.knobs.site import Role
+from keepfed.knobs.spelling import spelled
 
 _SHARD = {"worker_id", "worker_index", "worker_rank", "worker_idx", "wid"}
 
@@ -29,7 +30,20 @@ def function(walk: Walk, node: ast.AST, scope: Scope, _to: Key, _path: str) -> N
     if node.decorator_list:
         for name in params:  # click hands its options over as parameters
             walk.facts.arrow(("option", name), ("name", inner.label, name), inner)
+    _returned(walk, node, inner)
     walk.body(node.body, inner)
+
+
+def _returned(walk: Walk, node: ast.FunctionDef | ast.AsyncFunctionDef, inner: Scope) -> None:
+    """`def get_dataloader_workers(): return 4`: a function that is called like a setting is one, with its value inside."""
+    meaning = spelled(node.name.removeprefix("get_").removeprefix("default_"))
+    if meaning is None or not meaning.sure or meaning.knob != "num_workers":
+        return
+    for statement in node.body:
+        if isinstance(statement, ast.Return) and isinstance(statement.value, (ast.Constant, ast.Call, ast.IfExp)):
+            key: Key = ("name", inner.label, "return")
+            value = statement.value
+            walk.place(node.name, value, Role.DEFAULT, key, inner, owner=node.name, setting=node.name, meaning=meaning)
 
 
 def lambda_(walk: Walk, node: ast.AST, scope: Scope, _to: Key, _path: str) -> None:

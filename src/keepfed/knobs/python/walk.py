@@ -95,7 +95,7 @@ class Walk:
     ) -> None:
         """Note a place that may set something, where its name (or `meaning`) says so."""
         known = meaning or self.named(spelling)
-        hop = known is not None and known.knob == "num_workers" and not positional
+        hop = known is not None and known.knob == "num_workers" and not known.sure and not positional
         hop = hop and spelled(spelling) is None and spelled(setting) is None
         if known is not None:
             self.facts.places.append(
