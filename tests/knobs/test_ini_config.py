@@ -33,9 +33,11 @@ def test_sections_with_comments_behind_them_are_read(written: Encode) -> None:
 
 
 def test_quotes_stay_and_properties_have_no_sections() -> None:
-    text = '! workers=3\nnum_workers="4"\npin_memory=true\nnum.workers.note=x\n'
+    text = (
+        '! workers=3\nnum_workers="4"\npin_memory=true\nnum.workers.note=x\nloader.num.workers=6\nray.num_workers=7\n'
+    )
     found = sites("train.properties", text)
-    assert [(site.value, site.quoted) for site in found] == [("4", True), ("true", False)]
+    assert [(site.value, site.quoted) for site in found] == [("4", True), ("true", False), ("6", False)]
 
 
 def test_a_key_that_comes_again_in_its_section_overrides() -> None:

@@ -23,30 +23,12 @@ _LIMITS = {"shm_size", "cpus_per_task"}
 _ENVIRONMENT = {"environment", "env", "envs", "env_vars", "environment_variables", "containerEnv", "remoteEnv"}
 _DESCRIBED = {"value", "default"}
 _PARTS = {
-    "train",
-    "training",
-    "val",
-    "valid",
-    "validation",
-    "eval",
-    "evaluation",
-    "test",
-    "testing",
-    "predict",
+    "train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "testing", "predict",
     "inference",
-}
+}  # fmt: skip
 _DESCRIPTION = {
-    "value",
-    "default",
-    "desc",
-    "description",
-    "help",
-    "type",
-    "choices",
-    "nargs",
-    "required",
-    "distribution",
-}
+    "value", "default", "desc", "description", "help", "type", "choices", "nargs", "required", "distribution",
+}  # fmt: skip
 _ASSIGNMENT = re.compile(
     r"[+~]{0,2}(?P<path>(?:\w+[./@])*)(?P<name>[A-Za-z_]\w*)=(?P<quote>[\"']?)(?P<value>.*?)(?P=quote)"
 )
@@ -125,8 +107,16 @@ def _key(document: Document, entry: Entry) -> list[str]:
     ):
         path.pop()
     if path and "." in path[-1]:
-        path[-1:] = path[-1].split(".")
+        parts = path[-1].split(".")
+        # `num.workers` is one name, `data.num_workers` a path.
+        one_name = not _is_sure(parts[-1]) and _is_sure(path[-1])
+        path[-1:] = [path[-1]] if one_name else parts
     return path
+
+
+def _is_sure(name: str) -> bool:
+    meaning = spelled(name)
+    return meaning is not None and meaning.sure
 
 
 def _variable(document: Document, entry: Entry, name: str) -> Iterator[KnobSite]:
