@@ -431,6 +431,22 @@ def test_a_configuration_is_named_by_its_path_where_several_have_its_name() -> N
     assert [site.wins for site in judged(places)] == [True, None]
 
 
+def test_a_parameter_that_goes_into_a_dict_of_arguments_counts() -> None:
+    places = Places(
+        {"a.py": "def f(num_workers=⟨4⟩):\n    kw = {'num_workers': ⟨num_workers⟩}\n    return DataLoader(d, **kw)\n"}
+    )
+    places.site("a.py", Role.DEFAULT, setting="num_workers", owner="f")
+    places.site("a.py", Role.CONFIG, mark=1, setting="kw.num_workers", owner="kw")
+    assert [(site.wins, site.counts_at) for site in judged(places)] == [(True, ""), (False, "a.py:1")]
+
+
+def test_an_attribute_is_no_entry_of_some_dict() -> None:
+    places = Places({"a.py": "meta = {'num_workers': ⟨0⟩}\nDataLoader(d, num_workers=⟨args.num_workers⟩)\n"})
+    places.site("a.py", Role.CONFIG, setting="meta.num_workers", owner="meta")
+    places.site("a.py", Role.CALL, mark=1)
+    assert judged(places)[1].counts_at == ""
+
+
 def test_a_parameter_beside_a_dict_of_arguments_is_left_open() -> None:
     places = Places(
         {

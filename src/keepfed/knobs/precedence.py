@@ -275,7 +275,9 @@ class _Decision:
             return not all(launched)
         if site.role is Role.OPTION:
             return any(self._opens(site, config) for config in self._configs_of(site))
-        if self.rivals.is_given_by_a_caller(site) or self.rivals.has_entry_beside(site):
+        if self.rivals.is_given_by_a_caller(site):
+            return True
+        if any(self.ties.chain(entry) is not site for entry in self.rivals.entries_beside(site)):
             return True
         return any(True for _ in self._configs_of(site)) or not self._is_used(site)
 

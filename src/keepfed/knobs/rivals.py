@@ -40,9 +40,9 @@ class Rivals:
             for other in self._others(site)
         )
 
-    def has_entry_beside(self, site: KnobSite) -> bool:
-        """Whether a dict of the same file has an entry of that name, which may be handed over as arguments."""
-        return any(other.role is Role.CONFIG and other.file == site.file for other in self._others(site))
+    def entries_beside(self, site: KnobSite) -> Iterator[KnobSite]:
+        """The entries of that name in dicts of the same file, which may be handed over as arguments."""
+        return (other for other in self._others(site) if other.role is Role.CONFIG and other.file == site.file)
 
     def configurations(self, site: KnobSite) -> Iterator[KnobSite]:
         """The keys of configuration files (no Python) that may stand for the same setting."""

@@ -129,7 +129,8 @@ class Ties:
         An option or a key of a configuration is there for the whole project. A field or a constant is reached by who imports its
         file, or lies beside it. One that is set in a branch may be something else by then.
         """
-        if self.is_conditional(other):
+        head = site.refers_to.rpartition(".")[0]
+        if self.is_conditional(other) or (head and not _may_have(other, head)):
             return False
         if other.role in (Role.OPTION, Role.CONFIG) and other.form is not Form.PYTHON:
             return True
@@ -164,7 +165,7 @@ class Ties:
             if before:
                 return before[-1] if self._reaches(before[-1], site, Role.NAME) else None
             options = [other for other in here if other.role is Role.OPTION]
-            here = options or [other for other in here if other.role is not Role.CALL]
+            here = options or [other for other in here if _may_have(other, head)]
         if len(here) == 1:
             return here[0] if not bare or self._reaches(here[0], site) else None
         before = [other for other in here if (other.line, other.column) < (site.line, site.column)]
@@ -249,6 +250,13 @@ def last_word(name: str) -> str:
     """The last of `words`, "" where there is none."""
     parts = words(name)
     return parts[-1] if parts else ""
+
+
+def _may_have(other: KnobSite, head: str) -> bool:
+    """Whether `head.workers` can be this place: a dict's entry is meant only by the dict's own name."""
+    if other.role is Role.CONFIG and other.form is Form.PYTHON:
+        return last_word(other.owner) == last_word(head)
+    return other.role is not Role.CALL
 
 
 def _with_longest_path(parts: Sequence[str], others: Sequence[KnobSite]) -> list[KnobSite]:
