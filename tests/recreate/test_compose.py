@@ -35,7 +35,7 @@ def test_the_whole_of_dockers_answer_is_said_or_named() -> None:
     assert found["networks"]["back"] == {"external": True, "name": "back"}
     assert found["volumes"].keys() == {"models", "9d" * 32, "5e" * 32}
     reserved = one["deploy"]["resources"]["reservations"]["devices"]
-    assert reserved == [{"device_ids": ["0", "2"], "capabilities": ["gpu", "utility"]}]
+    assert reserved == [{"device_ids": ["0", "2"], "capabilities": ["utility", "gpu"]}]
     assert one["devices"] == ["/dev/fuse:/dev/fuse:rwm", "nvidia.com/gpu=1"] or one["devices"] == [
         "nvidia.com/gpu=1",
         "/dev/fuse:/dev/fuse:rwm",

@@ -56,7 +56,10 @@ def run_words(spec: ContainerSpec) -> RunWords:
     if entrypoint is not None:
         said.add("--entrypoint", entrypoint[0] if entrypoint else "")
         behind = [*entrypoint[1:], *behind]
-    return RunWords(tuple(sorted(said.options)), tuple(behind), tuple(said.joins), tuple(said.left))
+    # By option alone: the order of name servers, say, is a wish.
+    return RunWords(
+        tuple(sorted(said.options, key=lambda option: option[0])), tuple(behind), tuple(said.joins), tuple(said.left)
+    )
 
 
 class _Said:
