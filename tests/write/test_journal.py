@@ -18,6 +18,7 @@ from keepfed.knobs.journal import Change, journal_in, journals_about, own_journa
 from keepfed.knobs.site import Span
 from keepfed.write.carrying_out import Done, FileEdits, carry_out
 from keepfed.write.noting import JournalError
+from keepfed.write.replacing import WriteError
 from keepfed.write.taking_back import ChangedSince, select, take_back
 
 
@@ -263,6 +264,29 @@ def test_two_people_who_edit_each_others_projects_do_not_wait_for_each_other(
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, where, file]) for where, file in crossed]
     assert [writer.wait() for writer in writers] == [0, 0]
     assert len(known(project)) == len(known(other)) == 20
+
+
+def test_of_a_set_that_failed_halfway_undo_takes_back_what_is_left_of_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [project / name for name in "abc"]
+    for file in files:
+        file.write_bytes(b"4")
+    put = os.replace
+    puts: list[Path] = []
+
+    def failing(source: Path, target: Path) -> None:
+        puts.append(target)
+        if len(puts) in {3, 4}:  # the third file, and the way back of the first
+            raise OSError(errno.EIO, "broken disk")
+        put(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(WriteError, match="could not be put back"):
+        change(project, *(replacing(file, (b"4", b"8")) for file in files))
+    assert [file.read_bytes() for file in files] == [b"8", b"4", b"4"]
+    undo(project)
+    assert [file.read_bytes() for file in files] == [b"4", b"4", b"4"]
 
 
 def test_a_user_without_a_home_has_no_journal_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

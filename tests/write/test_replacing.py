@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from keepfed.write.replacing import ChangedMeanwhile, Content, WriteError, read_file, replace_all
 
 
-def nothing() -> None:
+def nothing(lost: Collection[Path] = ()) -> None:
     pass
 
 
@@ -130,9 +131,9 @@ def test_files_are_all_replaced_or_none(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(WriteError, match="broken disk"):
-        replace_all([Content(file, b"old", b"new") for file in files], nothing, lambda: voided.append(1))
+        replace_all([Content(file, b"old", b"new") for file in files], nothing, lambda lost: voided.append(list(lost)))
     assert [file.read_bytes() for file in files] == [b"old"] * 3
-    assert voided == [1]
+    assert voided == [[]]
     assert leftovers(tmp_path) == []
 
 
@@ -212,7 +213,7 @@ file = Path(sys.argv[1])
 before = file.read_bytes()
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
-    replace_all([Content(file, before, before + b"more")], lambda: None, lambda: None)
+    replace_all([Content(file, before, before + b"more")], lambda: None, lambda lost: None)
 except WriteError as error:
     print(error)
     sys.exit(0 if file.read_bytes() == before else 1)
@@ -241,7 +242,7 @@ from keepfed.write.replacing import Content, WriteError, replace_all
 file = Path(sys.argv[1])
 before = file.read_bytes()
 try:
-    replace_all([Content(file, before, before.replace(b"4", b"16"))], lambda: None, lambda: None)
+    replace_all([Content(file, before, before.replace(b"4", b"16"))], lambda: None, lambda lost: None)
 except WriteError as error:
     print(error)
     sys.exit(0 if file.read_bytes() == before else 1)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -114,15 +114,16 @@ def carry_out(
                 put.all()
             except BaseException as error:
                 failed = str(put.begun[-1].path) if put.begun else ""
-                void()
+                void(())
                 put.raise_if_lost(error, failed)
                 raise
 
-        def void() -> None:
+        def void(lost: Collection[Path]) -> None:
             put.back()
-            lost = {str(file.path) for file in put.lost}
+            here = {str(path) for path in lost}
+            there = {str(file.path) for file in put.lost}
             undone = [change for change in changes if change.verb == verb]
-            _append(journals, [_voided(one) for one in undone if not (one.container and one.file in lost)])
+            _append(journals, [_voided(one) for one in undone if one.file not in (there if one.container else here)])
 
         notes = replace_all(contents, note, void)
         return Done(group, journals[0].path, tuple(notes))

@@ -19,7 +19,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -86,11 +86,14 @@ def read_file(path: Path) -> bytes:
             raise _failed("edit.unreadable", path, error) from error
 
 
-def replace_all(contents: Sequence[Content], note: Callable[[], None], void: Callable[[], None]) -> list[str]:
-    """Put the new contents in place. `note` is called when only the renames are left, `void` when they were put back.
+def replace_all(
+    contents: Sequence[Content], note: Callable[[], None], void: Callable[[Collection[Path]], None]
+) -> list[str]:
+    """Put the new contents in place.
 
-    Returns what the reader should know. Raises WriteError (the originals are intact then, or the message says which are not),
-    and whatever `note` raises.
+    `note` is called when only the renames are left; `void` when those had to be put back, with the targets that could not be, and
+    hold the new content. Returns what the reader should know. Raises WriteError (the originals are intact then, or the
+    message says which are not), and whatever `note` raises.
     """
     staged: list[_Staged] = []
     try:
@@ -174,22 +177,27 @@ def _carry_over(old: Path, new: Path, shown: Path) -> Iterator[str]:
         yield say("edit.symlink", file=shown, target=old)
 
 
-def _put(staged: Sequence[_Staged], void: Callable[[], None]) -> None:
+def _put(staged: Sequence[_Staged], void: Callable[[Collection[Path]], None]) -> None:
     done: list[_Staged] = []
     try:
         for one in staged:
             _put_one(one)
             done.append(one)
     except BaseException as error:
-        lost = [str(one.content.path) for one in done if not _put_back(one.content)]
+        lost = [one.content for one in done if not _put_back(one.content)]
         with contextlib.suppress(OSError, KeepfedError):
-            void()
+            void([content.target for content in lost])
         if not isinstance(error, OSError):
             raise
         failed = staged[len(done)].content.path
         if lost:
             raise WriteError(
-                say("edit.half_done", file=failed, reason=error.strerror or error, changed=", ".join(lost)),
+                say(
+                    "edit.half_done",
+                    file=failed,
+                    reason=error.strerror or error,
+                    changed=", ".join(str(content.path) for content in lost),
+                ),
                 next_step=say("edit.half_done_next"),
             ) from error
         raise _failed("edit.unwritable", failed, error) from error
