@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Set as AbstractSet
 
 from keepfed.knobs.python.foreign import is_foreign
 
@@ -28,7 +29,7 @@ def is_loader_like(callee: str) -> bool:
     return _LOADER_LIKE.search(callee) is not None
 
 
-def beside_batches(callee: str, beside: set[str], value: ast.expr, name: str) -> bool:
+def beside_batches(callee: str, beside: AbstractSet[str], value: ast.expr, name: str) -> bool:
     """Whether the call, or the keywords or keys beside it, are those of a loader or of a training run."""
     if is_foreign(callee) or name in _NEVER:
         return False
