@@ -440,6 +440,19 @@ def test_a_parameter_that_goes_into_a_dict_of_arguments_counts() -> None:
     assert [(site.wins, site.counts_at) for site in judged(places)] == [(True, ""), (False, "a.py:1")]
 
 
+def test_a_parameter_of_a_method_is_no_attribute() -> None:
+    text = (
+        "class A:\n    def convert(\n        self,\n        num_workers: int = ⟨4⟩,\n    ):\n        pass\n\n"
+        "    def load(self, cfg):\n        a = DataLoader(d, num_workers=⟨cfg.num_workers⟩)\n"
+        "        b = DataLoader(d, num_workers=⟨self.num_workers⟩)\n"
+    )
+    places = Places({"a.py": text})
+    places.site("a.py", Role.DEFAULT, setting="num_workers", owner="A")
+    places.site("a.py", Role.CALL, mark=1)
+    places.site("a.py", Role.CALL, mark=2)
+    assert [site.counts_at for site in judged(places)] == ["", "", ""]
+
+
 def test_an_attribute_is_no_entry_of_some_dict() -> None:
     places = Places({"a.py": "meta = {'num_workers': ⟨0⟩}\nDataLoader(d, num_workers=⟨args.num_workers⟩)\n"})
     places.site("a.py", Role.CONFIG, setting="meta.num_workers", owner="meta")

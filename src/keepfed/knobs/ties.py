@@ -26,6 +26,7 @@ _MOST_LINES = 30
 _CELL = re.compile(r"^\s*\"")
 _CLASS = re.compile(r"\s*class\b")
 _DEFINES = re.compile(r"\s*(?:async\s+)?(?:def|class)\b")
+_FUNCTION = re.compile(r"\s*(?:async\s+)?def\s+(?!__init__\b|__new__\b)")
 _BRANCHES = re.compile(r"\s*(?:if|elif|else|except|for|while|case)\b")
 _MAIN = re.compile(r"if\s+__name__\s*==")
 
@@ -130,7 +131,7 @@ class Ties:
         file, or lies beside it. One that is set in a branch may be something else by then.
         """
         head = site.refers_to.rpartition(".")[0]
-        if self.is_conditional(other) or (head and not _may_have(other, head)):
+        if self.is_conditional(other) or (head and not self._may_be_attribute(other, head)):
             return False
         if other.role in (Role.OPTION, Role.CONFIG) and other.form is not Form.PYTHON:
             return True
@@ -165,7 +166,7 @@ class Ties:
             if before:
                 return before[-1] if self._reaches(before[-1], site, Role.NAME) else None
             options = [other for other in here if other.role is Role.OPTION]
-            here = options or [other for other in here if _may_have(other, head)]
+            here = options or [other for other in here if self._may_be_attribute(other, head)]
         if len(here) == 1:
             return here[0] if not bare or self._reaches(here[0], site) else None
         before = [other for other in here if (other.line, other.column) < (site.line, site.column)]
@@ -174,13 +175,29 @@ class Ties:
             return None  # this one or the one before, depending on what happens
         return reaching[-1] if reaching else None
 
+    def _may_be_attribute(self, other: KnobSite, head: str) -> bool:
+        """Whether `head.workers` can be this place.
+
+        A dict's entry is meant only by the dict's own name, and of parameters only those of a constructor become attributes.
+        """
+        if other.form is not Form.PYTHON:
+            return other.role is not Role.CALL
+        if other.role is Role.CONFIG:
+            return last_word(other.owner) == last_word(head)
+        return other.role is not Role.CALL and (other.role is not Role.DEFAULT or self._is_field(other))
+
+    def _is_field(self, default: KnobSite) -> bool:
+        """Whether a default is that of a class's field, or of its constructor's parameter."""
+        line = self._enclosing(default, _DEFINES)
+        return not line or not _FUNCTION.match(self._lines(default.file)[line - 1])
+
     def _of_the_class(self, site: KnobSite, here: Sequence[KnobSite]) -> KnobSite | None:
         """For `self.workers`: what the same class assigns to it, else its field or the parameter of its constructor."""
         line = self._class_line(site)
         mine = [other for other in here if self._class_line(other) == line and other.role in (Role.NAME, Role.DEFAULT)]
         assigned = [other for other in mine if other.role is Role.NAME and other.owner == "self"]
         assigned = assigned or [other for other in mine if other.role is Role.NAME and self._is_class_body(other)]
-        candidates = assigned or [other for other in mine if other.role is Role.DEFAULT]
+        candidates = assigned or [other for other in mine if other.role is Role.DEFAULT and self._is_field(other)]
         return candidates[0] if len(candidates) == 1 else None
 
     def line(self, site: KnobSite) -> str:
@@ -250,13 +267,6 @@ def last_word(name: str) -> str:
     """The last of `words`, "" where there is none."""
     parts = words(name)
     return parts[-1] if parts else ""
-
-
-def _may_have(other: KnobSite, head: str) -> bool:
-    """Whether `head.workers` can be this place: a dict's entry is meant only by the dict's own name."""
-    if other.role is Role.CONFIG and other.form is Form.PYTHON:
-        return last_word(other.owner) == last_word(head)
-    return other.role is not Role.CALL
 
 
 def _with_longest_path(parts: Sequence[str], others: Sequence[KnobSite]) -> list[KnobSite]:
