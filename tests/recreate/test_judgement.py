@@ -9,7 +9,7 @@ import pytest
 from keepfed.recreate.changes import read_changes
 from keepfed.recreate.difference import differences
 from keepfed.recreate.managers import manager_of
-from keepfed.recreate.obstacles import notes, obstacles
+from keepfed.recreate.obstacles import notes, obstacles, runs_inside
 from keepfed.recreate.plan import hide, rows
 from keepfed.recreate.podman import sysctls, unseen
 from keepfed.recreate.spec import read_spec
@@ -52,6 +52,17 @@ def test_containers_that_lean_on_it_are_found(host: dict[str, Any]) -> None:
     other = {"Id": "o" * 64, "Name": "/side", "HostConfig": host}
     leans = "x" not in str(host)
     assert in_the_way((other,)) == (["dependents"] if leans else [])
+
+
+def test_keepfed_does_not_end_the_container_that_it_runs_in() -> None:
+    identity = "c" * 64
+    folder = f"/var/lib/docker/containers/{identity}"
+    inside = f"931 913 8:1 {folder}/hostname /etc/hostname rw,relatime - ext4 /dev/sda1 rw"
+    on_host = f"931 913 0:52 / {folder}/mounts/shm rw,nosuid - tmpfs shm rw,size=65536k"
+    assert runs_inside(identity, inside)
+    assert not runs_inside(identity, on_host)
+    spec = read_spec(docker_like(), {})
+    assert [one.kind for one in obstacles(docker_like(), spec, (), itself=True)] == ["itself"]
 
 
 def test_a_compose_service_is_left_to_compose_with_the_commands_for_it() -> None:
@@ -175,7 +186,6 @@ def test_what_only_podman_knows_is_named() -> None:
     native = {
         "Config": {"Annotations": {"a": "b", "io.container.manager": "libpod"}, "Umask": "0022", "Timezone": "UTC"},
         "HostConfig": {"LogConfig": {"Type": "k8s-file", "Size": "1MB", "Tag": ""}, "UsernsMode": ""},
-        "Dependencies": [],
     }
     assert [(one.field, one.value) for one in unseen(native)] == [
         ("Config.Timezone", "UTC"),

@@ -4,6 +4,7 @@
     something is mounted at /dev/shm                                        that mount has the size
     it was started with --rm                                                the engine deletes it when it stops: no way back
     other containers live in its namespaces                                 they would be left in those of a dead one
+    keepfed itself runs in it                                               it would end half-way
     somebody else looks after it (`managers`)                               it would be made again as it was
 
 `--ipc shareable` is none of these: the segment is the container's own, and has its size (moby, daemon/container_operations_unix.go,
@@ -30,7 +31,7 @@ class Obstacle:
     """One reason."""
 
     kind: str
-    """ipc, mount, auto_remove, dependents, or a manager's kind."""
+    """itself, ipc, mount, auto_remove, dependents, or a manager's kind."""
     message: str
     """What is in the way."""
     next_step: str
@@ -42,13 +43,32 @@ def obstacles(
     spec: ContainerSpec,
     others: Iterable[Mapping[str, Any]],
     read: Callable[[str], str | None] = lambda _file: None,
+    *,
+    itself: bool = False,
 ) -> list[Obstacle]:
     """Everything that is in the way.
 
-    `spec` has the new size; `others` describe the engine's other containers; `read` gives the text of a compose file.
+    `spec` has the new size; `others` describe the engine's other containers; `read` gives the text of a compose file;
+    `itself`: whether keepfed runs in this container.
     """
-    found = [_manager(container, spec, read), _ipc(spec), _mounted(spec), _auto_remove(spec), _dependents(spec, others)]
+    found = [
+        _itself(spec, itself),
+        _manager(container, spec, read),
+        _ipc(spec),
+        _mounted(spec),
+        _auto_remove(spec),
+        _dependents(spec, others),
+    ]
     return [obstacle for obstacle in found if obstacle is not None]
+
+
+def runs_inside(identity: str, mountinfo: str) -> bool:
+    """Whether this process lives in that container: its host name's file is mounted from the container's own folder.
+
+    On the host the same folder shows too, but at another place. Source: proc_pid_mountinfo(5), fields 4 and 5.
+    """
+    lines = [line.split() for line in mountinfo.splitlines()]
+    return any(len(words) > 4 and words[4] == "/etc/hostname" and identity in words[3] for words in lines)
 
 
 def notes(spec: ContainerSpec) -> list[str]:
@@ -62,6 +82,12 @@ def notes(spec: ContainerSpec) -> list[str]:
 def _manager(container: Mapping[str, Any], spec: ContainerSpec, read: Callable[[str], str | None]) -> Obstacle | None:
     manager = manager_of(container, spec.shm_bytes, podman=spec.podman, read=read)
     return Obstacle(manager.kind, manager.message, manager.next_step) if manager else None
+
+
+def _itself(spec: ContainerSpec, itself: bool) -> Obstacle | None:
+    if not itself:
+        return None
+    return Obstacle("itself", say("recreate.itself", name=spec.name), say("recreate.itself_next"))
 
 
 def _ipc(spec: ContainerSpec) -> Obstacle | None:

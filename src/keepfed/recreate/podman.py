@@ -42,7 +42,6 @@ def unseen(native: Mapping[str, Any]) -> tuple[Uncarried, ...]:
         *_differing("HostConfig", host, _HOST),
         *_differing("HostConfig.LogConfig", host.get("LogConfig") or {}, _LOG),
         *_differing("Config.Annotations", _annotations(config), {}),
-        *_differing("", {"Dependencies": native.get("Dependencies")}, {}),
     ]
     return tuple(Uncarried(path, value, say("recreate.podman_only")) for path, value in found)
 
@@ -63,7 +62,7 @@ def _differing(
         if defaults and name not in defaults:
             continue
         if value and value not in defaults.get(name, ()):
-            yield f"{prefix}.{name}".lstrip("."), value if isinstance(value, str) else json.dumps(value)
+            yield f"{prefix}.{name}", value if isinstance(value, str) else json.dumps(value)
 
 
 def _annotations(config: Mapping[str, Any]) -> dict[str, Any]:

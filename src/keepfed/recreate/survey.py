@@ -11,7 +11,7 @@ from keepfed.engine.client import ANSWER_S, Engine, Refused
 from keepfed.engine.container import Container
 from keepfed.errors import UnreachableError
 from keepfed.recreate.changes import Changes, read_changes
-from keepfed.recreate.obstacles import Obstacle, notes, obstacles
+from keepfed.recreate.obstacles import Obstacle, notes, obstacles, runs_inside
 from keepfed.recreate.podman import PATH, sysctls, unseen
 from keepfed.recreate.spec import ContainerSpec, read_spec
 from keepfed.text import say
@@ -44,13 +44,15 @@ def survey(container: Container, shm_bytes: int) -> Survey:
     engine = container.engine
     podman = engine.kind == "podman"
     native = _native(container) if podman else {}
-    if podman and engine.local:
-        container = Container.of(engine, _with_more(container.detail, native))
+    if podman:
+        container = Container.of(engine, _with_more(container.detail, native, local=engine.local))
     detail = container.detail
     image = _image(container)
     name, moved = _image_name(engine, container)
     before = read_spec(detail, image, image_name=name, podman=podman)
     spec = replace(before.with_shm(shm_bytes), uncarried=(*before.uncarried, *unseen(native)))
+    read = _text if engine.local else lambda _file: None
+    itself = runs_inside(container.id, _text("/proc/self/mountinfo") or "")
     others = _others(engine, container.id)
     moved_note = [say("recreate.image_moved", image=container.image)] if moved else []
     return Survey(
@@ -59,7 +61,7 @@ def survey(container: Container, shm_bytes: int) -> Survey:
         spec,
         before.shm_bytes,
         _changes(container, podman),
-        tuple(obstacles(detail, spec, others, _text if engine.local else lambda _file: None)),
+        tuple(obstacles(detail, spec, others, read, itself=itself)),
         (*moved_note, *notes(spec)),
     )
 
@@ -72,10 +74,10 @@ def _image(container: Container) -> dict[str, Any]:
         raise UnreachableError(message, next_step=say("recreate.image_gone_next")) from error
 
 
-def _with_more(detail: Mapping[str, Any], native: Mapping[str, Any]) -> dict[str, Any]:
+def _with_more(detail: Mapping[str, Any], native: Mapping[str, Any], *, local: bool) -> dict[str, Any]:
     """Docker's words, and what Podman keeps elsewhere on this machine."""
     try:
-        runtime = json.loads(_text(str(native.get("OCIConfigPath") or "")) or "{}")
+        runtime = json.loads((_text(str(native.get("OCIConfigPath") or "")) if local else None) or "{}")
     except ValueError:
         runtime = {}
     more = {"Sysctls": found} if (found := sysctls(runtime)) else {}

@@ -126,7 +126,7 @@ def _carry_out(found: Survey, order: Order) -> Result:
 
 def _require_ready(found: Survey, order: Order) -> None:
     """Raise the reason why this container must not be recreated now."""
-    harmless = {"dependents"} if order.writes else set()
+    harmless = {"dependents", "itself"} if order.writes else set()
     harmless |= {"auto_remove"} if order.compose is not None else set()
     for obstacle in found.obstacles:
         if obstacle.kind not in harmless:
