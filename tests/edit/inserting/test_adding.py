@@ -353,6 +353,21 @@ def test_a_volume_that_is_mounted_already_gets_its_limit(before: str, after: str
     assert insert("pod.yaml", head + before, "shm_size=2g") == head + after
 
 
+def test_of_several_files_the_one_has_to_be_named_unless_they_build_loaders() -> None:
+    def adding(asked: str, texts: dict[str, str], named: tuple[str, ...] = ()) -> set[str]:
+        knob, _, value = asked.partition("=")
+        scanned = scan_files([Bytes(name, text.encode()) for name, text in texts.items()])
+        return {edit.file for edit in added(wish(knob, value), scanned.sites, scanned.files, named=named)}
+
+    loader = IMPORT + "DataLoader(data, num_workers=4)\n"
+    assert adding("prefetch_factor=4", {"train.py": loader, "test.py": loader}) == {"train.py", "test.py"}
+    shells = {"a.sh": "export OMP_NUM_THREADS=4\n", "b.sh": "export OMP_NUM_THREADS=2\n"}
+    with pytest.raises(EditRefused, match="several files") as caught:
+        adding("MKL_NUM_THREADS=1", shells)
+    assert "a.sh, b.sh" in caught.value.next_step
+    assert adding("MKL_NUM_THREADS=1", shells, named=("a.sh", "b.sh")) == {"a.sh", "b.sh"}
+
+
 def test_a_mount_in_braces_is_not_mounted_twice() -> None:
     text = POD + "      volumeMounts:\n        - {name: shm, mountPath: /dev/shm}\n"
     with pytest.raises(EditRefused, match="safely"):

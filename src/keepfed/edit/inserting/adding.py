@@ -21,7 +21,7 @@ from keepfed.edit.replacement import Edit, EditRefused, applied
 from keepfed.edit.respelling import says_the_same
 from keepfed.knobs.knob import Wish
 from keepfed.knobs.reading import read_or_lines
-from keepfed.knobs.site import KnobSite
+from keepfed.knobs.site import KnobSite, Role
 from keepfed.knobs.source import Source
 from keepfed.text import say
 
@@ -46,9 +46,21 @@ def added(
     edits = [insert_beside(wish, site, Text(files[site.file])) for site in beside]
     for name in [] if edits else files:
         edits += _unaccompanied(wish, Text(files[name]), line, named=name in named or place is not None)
+    if not all(site.role is Role.CALL for site in beside) or not beside:
+        _refuse_many(wish, edits, named)
     for file in {edit.file for edit in edits}:
         _prove(wish, files[file], [edit for edit in edits if edit.file == file])
     return edits
+
+
+def _refuse_many(wish: Wish, edits: Sequence[Edit], named: Collection[str]) -> None:
+    """A loader call in every file may be meant; a line in every script, service and image of a project hardly ever is."""
+    files = dict.fromkeys(edit.file for edit in edits)
+    if len(files) > 1 and not files.keys() <= {*named}:
+        places = ", ".join(files)
+        raise EditRefused(
+            say("edit.which_file", name=wish.spelling), next_step=say("edit.which_file_next", places=places)
+        )
 
 
 def sites_of(edits: Sequence[Edit], sources: Mapping[str, Source]) -> list[KnobSite]:
