@@ -161,7 +161,8 @@ class _Decision:
 
     def _named(self, site: KnobSite) -> KnobSite:
         """A constant, an attribute, a dict's entry: counts where something is known to take it, or nothing else is there."""
-        if self.ties.is_conditional(site) and self.rivals.has_other(site):
+        # In a branch, a variable had another value before; a dict's entry may be the only one there is.
+        if self.ties.is_conditional(site) and (site.role is Role.NAME or self.rivals.has_other(site)):
             return replace(site, wins=None)
         if self.rivals.lies_under_others(site):
             return replace(site, wins=None)
