@@ -78,6 +78,20 @@ def test_the_workers_that_an_interpolation_names_are_found_under_their_own_key()
     assert literals("c.yaml", "parallel: 6\nloader:\n  num_workers: ${parallel}\n") == [("parallel", "6")]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "distributed: {world_size: 8}\njob:\n  cpus_per_task: ${distributed.world_size}\n",
+        "batch_size: &n 4\ndata: {num_workers: *n}\n",
+        "num_gpus: 4\ndata: {num_workers: '${num_gpus}'}\n",
+        "limit: 4\ndata: {num_workers: '${limit}'}\n",
+    ],
+)
+def test_what_is_there_for_something_else_is_not_changed_for_a_setting(text: str) -> None:
+    (site,) = sites("c.yaml", text)
+    assert site.kind is Kind.REFERENCE
+
+
 def test_arithmetic_is_an_expression_that_nobody_changes() -> None:
     (site,) = sites("c.yaml", "loader:\n  num_workers: !ref <cores> // 2\n")
     assert (site.kind, site.target, site.refusal) == (Kind.EXPRESSION, None, "knobs.refuse_expression")

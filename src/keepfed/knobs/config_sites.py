@@ -16,11 +16,31 @@ from dataclasses import replace
 from keepfed.knobs import compose, config_commands, config_reason, kubernetes
 from keepfed.knobs.entry import Document, Entry, Shape
 from keepfed.knobs.site import Form, Kind, KnobSite, Role, Span
-from keepfed.knobs.spelling import THREAD_VARIABLES, Spelled, spelled
+from keepfed.knobs.spelling import THREAD_VARIABLES, Spelled, spelled, words_of
 from keepfed.knobs.written_value import Written, named, written
 
 _LIMITS = {"shm_size", "cpus_per_task"}
 _ENVIRONMENT = {"environment", "env", "envs", "env_vars", "environment_variables", "containerEnv", "remoteEnv"}
+# Words of keys that hold a setting for others to refer to, and of keys that hold something else.
+_COUNTING = {
+    "worker", "workers", "thread", "threads", "cpu", "cpus", "core", "cores", "parallel", "parallelism", "concurrency", "jobs", "procs",
+    "shared", "count", "n", "nw", "num", "shm", "memory", "pin", "prefetch", "persistent",
+}  # fmt: skip
+_OTHER_THINGS = {
+    "batch",
+    "bs",
+    "gpu",
+    "gpus",
+    "world",
+    "nodes",
+    "epochs",
+    "steps",
+    "samples",
+    "classes",
+    "layers",
+    "heads",
+    "seed",
+}
 _DESCRIBED = {"value", "default"}
 _PARTS = {
     "train", "training", "val", "valid", "validation", "eval", "evaluation", "test", "testing", "predict",
@@ -253,4 +273,16 @@ def _defines(entry: Entry, site: KnobSite) -> bool:
     if entry.shape is Shape.ALIAS or not entry.path:
         return False
     name = re.sub(r"\[(\w+)\]", r".\1", site.refers_to).lstrip(".")
-    return ".".join(entry.path) == name and ".".join(entry.path) != site.setting
+    return ".".join(entry.path) == name and ".".join(entry.path) != site.setting and _is_for_it(entry, site)
+
+
+def _is_for_it(entry: Entry, site: KnobSite) -> bool:
+    """Whether a key that a setting refers to is there for it.
+
+    `cpus_per_task: ${distributed.world_size}` is no reason to change the world's size. A local variable is there for whoever names
+    it; of the keys only those count whose names, or whose anchors', speak of the same thing.
+    """
+    if (site.form is Form.JSON and entry.home == 0) or entry.path[0].startswith(("_", ".", "x-")):
+        return True
+    said = set(words_of(f"{entry.key} {entry.anchor}"))
+    return bool(said & _COUNTING) and not said & _OTHER_THINGS
