@@ -352,3 +352,49 @@ def test_a_full_disk_leaves_everything_as_it_is(project: Path, tmp_path: Path, s
     assert done.returncode == 1, done.stderr
     assert "No space left" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_name_with_dashes_narrows_to_flags_and_options(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (project / "run.sh").write_text("python train.py --workers 8\n")
+    assert called(capfdbinary, "set", "--write", "--", "--workers=2")[0] == 0
+    assert (project / "run.sh").read_text() == "python train.py --workers 2\n"
+    assert (project / "train.py").read_bytes() == TRAIN
+
+
+def test_a_link_is_followed_and_undone_by_its_own_name(
+    project: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    real = tmp_path / "shared.py"
+    (project / "train.py").rename(real)
+    (project / "train.py").symlink_to(real)
+    code, _, err = called(capfdbinary, "set", "num_workers=16", "train.py", "--write")
+    assert code == 0
+    assert "symbolic link" in err
+    assert b"num_workers=16" in real.read_bytes()
+    assert (project / "train.py").is_symlink()
+    assert called(capfdbinary, "undo", "train.py")[0] == 0
+    assert real.read_bytes() == TRAIN
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("bin.py", b"\x00\x01num_workers=4\xff" * 50), ("large.yaml", b"num_workers: 4\n" * 600_000)]
+)
+def test_what_is_no_file_of_settings_is_said_and_left(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes], name: str, content: bytes
+) -> None:
+    (project / name).write_bytes(content)
+    code, out, err = called(capfdbinary, "set", "num_workers=8", name, "--write")
+    assert (code, out) == (3, b"")
+    assert name in err
+    assert (project / name).read_bytes() == content
+
+
+def test_a_file_that_cannot_be_parsed_is_read_line_by_line(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    text = b"{{ if .Values.gpu }}\nnum_workers: 4   # {{ .Values.x }\n\t- bad: [\n"
+    (project / "broken.yaml").write_bytes(text)
+    assert called(capfdbinary, "set", "num_workers=8", "broken.yaml", "--write")[0] == 0
+    assert (project / "broken.yaml").read_bytes() == text.replace(b"num_workers: 4", b"num_workers: 8")

@@ -32,9 +32,7 @@ from keepfed.text import say
 
 
 def set(  # noqa: A001  # the verb's name; the type is not needed here
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="KNOB=VALUE... [PATH]...", help=say("edit.words"))
-    ] = None,
+    words: Annotated[list[str] | None, typer.Argument(metavar="KNOB=VALUE|PATH", help=say("edit.words"))] = None,
     plan: Annotated[Path | None, typer.Option("--plan", metavar="FILE", help=say("edit.plan_option"))] = None,
     site: Annotated[str | None, typer.Option("--site", metavar="FILE:LINE", help=say("edit.site_option"))] = None,
     write: Annotated[bool, typer.Option("--write", help=say("edit.write_option"))] = False,
