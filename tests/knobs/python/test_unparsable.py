@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from keepfed.knobs.python import parsing
 from tests.knobs.marked import compare, sites_in
 
 OPTION = "parser.add_argument('--number_workers', '-nw', '--num_workers', type=int, default=⟨4⟩)\nargs = parser.parse_args()\n"
@@ -78,3 +79,35 @@ def test_deep_nesting_ends_in_no_error(text: str) -> None:
 
 def test_long_sums_are_walked_without_recursion() -> None:
     compare("a.py", "x = " + " + ".join(["1"] * 3000) + "\nloader = DataLoader(d, num_workers=⟨4⟩)\n")
+
+
+FORMS = """
+import argparse, os
+NUM_WORKERS = 4
+class Config(Base):
+    num_workers: int = 2
+    pin_memory = True
+    def __init__(self, path, workers=8, *, prefetch_factor=2, **kwargs):
+        super().__init__(path, num_workers=workers)
+        self.loader = DataLoader(path, 4, num_workers=self.num_workers, pin_memory=(self.device != "cpu"))
+@click.option("--num-workers", default=3, help="how many")
+def main(**kwargs):
+    kw = {**kwargs, "num_workers": 4, "persistent_workers": kwargs.get("n", 1) > 0}
+    a, num_workers = 1, min([os.cpu_count(), 8]) if x is not None else 2
+    with open(a) as f:
+        for num in range(3):
+            try:
+                lambda: DataLoader(d, num_workers=not 1 or num_workers)
+            except Exception:
+                os.environ["OMP_NUM_THREADS"] = "2"
+    p.add_argument("-j", "--workers", type=int,
+                   default=5, help="data" " loading")
+    return [DataLoader(d, num_workers=-1), dict(num_workers=cfg["data"]["num_workers"] // 2), f"{num_workers}"]
+"""
+
+
+def test_both_parsers_give_the_same_sites(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = sites_in("a.py", FORMS)
+    monkeypatch.setattr(parsing, "_tree", lambda source, starts: parsing.regrown(source.utf8, starts))
+    assert sites_in("a.py", FORMS) == exact
+    assert len(exact) > 15
