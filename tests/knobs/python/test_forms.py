@@ -399,6 +399,7 @@ make('train', opt.n_cpu)
         "info = get_worker_info()\nnum_workers = info.num_workers\n",
         "def shard(worker_id, num_workers=1): pass\n",
         "opt.cv_num_threads = 4\n",
+        "from ray.train import Trainer\nt = Trainer(backend='torch', num_workers=2, use_gpu=True, batch_size=4)\n",
         "config = {'env': 'CartPole', 'num_workers': 2}\nimport ray\n",
         "nW = 4\nnum_windows = nW\n",
         "num_workers = dist.get_world_size()\n",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from keepfed.knobs.python import parsing
+from keepfed.knobs.python.regrow import regrown
 from tests.knobs.marked import compare, sites_in
 
 OPTION = "parser.add_argument('--number_workers', '-nw', '--num_workers', type=int, default=⟨4⟩)\nargs = parser.parse_args()\n"
@@ -108,6 +109,6 @@ def main(**kwargs):
 
 def test_both_parsers_give_the_same_sites(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = sites_in("a.py", FORMS)
-    monkeypatch.setattr(parsing, "_tree", lambda source, starts: parsing.regrown(source.utf8, starts))
+    monkeypatch.setattr(parsing, "_tree", lambda source, starts: regrown(source.utf8, starts))
     assert sites_in("a.py", FORMS) == exact
     assert len(exact) > 15

@@ -35,6 +35,7 @@ class Interest:
 
     def __init__(self, utf8: bytes, line_starts: list[int]) -> None:
         low = utf8.lower()
+        self.with_ray = b"import ray" in low or b"from ray" in low
         found = {bisect_right(line_starts, at) for word in _WORDS for at in _places(low, word)}
         for word, around in _SHORT:
             if word in low:

@@ -9,7 +9,7 @@ import ast
 from dataclasses import dataclass
 
 from keepfed.knobs.python import environment
-from keepfed.knobs.python.facts import ASSUMED, ELSEWHERE, Key, Scope
+from keepfed.knobs.python.facts import ASSUMED, ELSEWHERE, FOREIGN, Key, Scope
 from keepfed.knobs.python.names import dotted, text_of
 from keepfed.knobs.python.options import speaks_of_loading, unwrapped
 from keepfed.knobs.python.reasons import beside_batches, is_loader_like
@@ -58,14 +58,24 @@ class Called:
         return Role.CONFIG if self.settings else Role.CALL
 
 
+_RAYS = {"use_gpu", "resources_per_worker", "trainer_resources"}
+
+
 def keywords(walk: Walk, node: ast.Call, scope: Scope, callee: str, path: str) -> None:
     """Every keyword of a call; `path` is that of the names round it."""
     called = Called(callee, _inside(node, callee, path), frozenset(given.arg or "" for given in node.keywords))
     for given in node.keywords:
         if given.arg is None:
             walk.push(given.value, scope, ELSEWHERE, path)
+        elif walk.interest.with_ray and called.beside & _RAYS and _counts_workers(given.arg):
+            walk.push(given.value, scope, FOREIGN)  # Trainer("torch", num_workers=2, use_gpu=True)
         else:
             _keyword(walk, given.arg, given.value, called, scope)
+
+
+def _counts_workers(name: str) -> bool:
+    known = spelled(name)
+    return known is not None and known.knob == "num_workers"
 
 
 def _keyword(walk: Walk, name: str, given: ast.expr, called: Called, scope: Scope) -> None:
