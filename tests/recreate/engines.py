@@ -9,6 +9,7 @@ from typing import Any
 
 from keepfed.engine.client import Refused
 from keepfed.engine.container import Container
+from keepfed.engine.picking import Listed
 from tests.recreate.described import docker_like
 
 OLD, NEW = "a" * 64, "b" * 64
@@ -89,6 +90,9 @@ class FakeEngine:
     @contextmanager
     def asking(self, _doing: str) -> Iterator[None]:
         yield
+
+    def containers(self) -> list[Listed]:
+        return [Listed(one["Id"], (one["Name"][1:],), "", "", "") for one in self.api.there.values()]
 
     def inspect(self, identity: str) -> dict[str, Any]:
         return self.api.inspect_container(identity)

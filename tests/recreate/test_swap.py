@@ -12,6 +12,7 @@ from keepfed.recreate.interrupts import Interrupts
 from keepfed.recreate.spec import read_spec
 from keepfed.recreate.swap import RolledBack, Stranded, Swap, Swapped
 from keepfed.recreate.wait import Waiting
+from tests.recreate.described import docker_like
 from tests.recreate.engines import NEW, OLD, FakeApi, container
 
 GIB = 1 << 30
@@ -122,6 +123,18 @@ def test_a_way_back_that_is_blocked_says_what_to_do_by_hand() -> None:
     with pytest.raises(Stranded, match="Going back failed too") as caught:
         exchange(api)
     assert f"docker rename {OLD[:12]} plain" in caught.value.next_step
+
+
+def test_of_two_that_begin_together_none_touches_the_old_one() -> None:
+    def another(_made: dict[str, Any]) -> None:
+        api.there["other"] = docker_like(Id="other", Name="/plain.keepfed-new-ffffff")
+
+    api = FakeApi(spoil=another)
+    with pytest.raises(RolledBack, match="another one is at work"):
+        exchange(api)
+    assert "stop" not in api.calls
+    assert api.there.pop("other")
+    assert is_as_before(api)
 
 
 def test_signals_are_noted_and_handlers_come_back() -> None:

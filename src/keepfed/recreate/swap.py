@@ -128,6 +128,8 @@ class Swap:
         self.tell(say("recreate.step_create", image=self.spec.image))
         with self._step("create", self.spec.name):
             self.new_id = str(api.create_container_from_config(create_body(self.spec), born)["Id"])
+        # Again, now that ours is to be seen: of two that began together, none goes on alone in the belief that it is alone.
+        refuse_leftovers(self.container, besides=born)
         for endpoint in self.spec.endpoints[1:]:
             addresses, settings = endpoint.addresses, endpoint.settings
             with self._step("join", endpoint.network):
@@ -251,10 +253,15 @@ class Swap:
         return say("recreate.by_hand", commands="\n".join(f"    {shlex.join(command)}" for command in commands))
 
 
-def refuse_leftovers(container: Container) -> None:
+def refuse_leftovers(container: Container, *, besides: str = "") -> None:
     """Raise KeepfedError when an earlier attempt was killed half-way, or another one is at work."""
     prefix = f"{container.name}.keepfed-"
-    names = sorted(name for one in container.engine.containers() for name in one.names if name.startswith(prefix))
+    names = sorted(
+        name
+        for one in container.engine.containers()
+        for name in one.names
+        if name.startswith(prefix) and name != besides
+    )
     if names:
         message = say("recreate.left_over", names=", ".join(names))
         raise KeepfedError(message, next_step=say("recreate.left_over_next", name=container.name))
