@@ -10,9 +10,8 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-
-import torch
 
 from tests.containers.podman import NoEngine, settings
 
@@ -56,7 +55,9 @@ class Engine:
 
 def _needed() -> list[str]:
     """Folders of the host that Python, torch and keepfed lie in; none twice."""
-    wanted = [*_SYSTEM, sys.base_prefix, sys.prefix, str(Path(torch.__file__).parents[1]), str(REPOSITORY)]
+    torch = find_spec("torch")  # imported, it would take seconds of every test here
+    found_torch = [str(Path(torch.origin).parents[1])] if torch and torch.origin else []
+    wanted = [*_SYSTEM, sys.base_prefix, sys.prefix, *found_torch, str(REPOSITORY)]
     found: list[str] = []
     for path in wanted:
         if os.path.isdir(path) and not any(Path(path).is_relative_to(other) for other in found):

@@ -74,6 +74,15 @@ def test_an_edit_keeps_owner_group_and_mode_and_follows_links(rig: Rig, resting:
         )
 
 
+def test_the_owner_is_asked_for_inside_where_it_cannot_be_seen(
+    rig: Rig, resting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keepfed.engine.container.owner_through_process", lambda _pid, _path: None)
+    rig.sh(resting, "mkdir /asked; echo 4 > /asked/a.txt; chown 5:6 /asked/a.txt")
+    with find_container(resting) as found:
+        assert found.read("/asked/a.txt").owner == (5, 6)
+
+
 def test_a_file_of_a_stopped_container_keeps_its_owner(rig: Rig) -> None:
     with rig.container("sh", "-c", "chown 7:8 /app/config.yaml") as name:
         rig.api.wait(name)

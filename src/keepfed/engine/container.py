@@ -16,7 +16,7 @@ import tarfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from keepfed.engine.archive import MOST_FILE_BYTES, Inside, LeftOut, Stat, TooMuch, files, one_file, pack, parse_stat
@@ -77,6 +77,8 @@ class Container:
     """What the engine's inspect says, unchanged."""
     mounts: tuple[Mount, ...]
     """What is mounted where."""
+    _folders: set[str] = field(default_factory=set, compare=False, repr=False)
+    """Folders that are known to be no links: a path has several parts, and each question takes the engine its time."""
 
     @classmethod
     def of(cls, engine: Engine, detail: Mapping[str, Any]) -> Container:
@@ -177,6 +179,9 @@ class Container:
                 done = posixpath.normpath(posixpath.join(done, part))
                 continue
             here = posixpath.join(done, part)
+            if here in self._folders:
+                done = here
+                continue
             found = self.stat(here)
             if found is None:
                 raise UnreachableError(say("engine.no_such_file", path=path, name=self.name))
@@ -187,6 +192,8 @@ class Container:
                 waiting = [*(part for part in posixpath.join(done, found.link).split("/") if part), *waiting]
                 done = "/"
                 continue
+            if waiting:
+                self._folders.add(here)
             done = here
         return done
 
@@ -230,10 +237,10 @@ class Container:
             raise UnreachableError(say("engine.bad_archive", path=path, name=self.name, reason=error)) from error
 
     def write(self, before: Inside, data: bytes) -> Inside:
-        """Give a file that was read new content: same owner, group and mode; the time becomes now.
+        """Give a file that came from `read` new content: same owner, group and mode; the time becomes now.
 
-        Reads it again first and afterwards. `before` comes from `read`. Raises UnreachableError when it has changed meanwhile (nothing is written), when the
-        engine refuses, or when what stands there afterwards is something else.
+        Reads it again first and afterwards. Raises UnreachableError when it has changed meanwhile (nothing is written), when
+        the engine refuses, or when what stands there afterwards is something else.
         """
         owner = self.require_writable(before)
         self.require_unchanged(before)
@@ -279,17 +286,16 @@ class Container:
                 api.remove_container(made["Id"], v=True, force=True)
 
     def _owner(self, path: str) -> tuple[int, int] | None:
-        """User and group of a file that Podman hands out as root's: asked inside, or seen through its first process's root."""
+        """User and group of a file that Podman hands out as root's: seen through its first process's root, or asked inside."""
         if not self.running:
             return owner_in_layers(self.detail, path)
-        try:
-            ran = self.run(["stat", "-c", "%u %g", path], user="0")
-        except UnreachableError:
-            ran = Ran(127, b"", b"")
+        seen = owner_through_process(self.pid, path) if self.processes().on_host else None
+        if seen is not None:
+            return seen
+        ran = self.run(["stat", "-c", "%u %g", path], user="0")
         words = ran.stdout.split()
-        if ran.exit_code == 0 and len(words) == 2 and all(word.isdigit() for word in words):
-            return int(words[0]), int(words[1])
-        return owner_through_process(self.pid, path) if self.processes().on_host else None
+        told = ran.exit_code == 0 and len(words) == 2 and all(word.isdigit() for word in words)
+        return (int(words[0]), int(words[1])) if told else None
 
     @property
     def _archive_url(self) -> str:

@@ -65,9 +65,7 @@ def _of_image(container: Container, sites: Sequence[KnobSite]) -> dict[KnobSite,
 
 def _copies(twin: Container, files: Iterable[str]) -> Iterable[tuple[str, bytes]]:
     for file in files:
-        if twin.stat(file) is None:
-            continue
         try:
             yield file, twin.read(file, limit_bytes(file), with_owner=False).data
         except UnreachableError:
-            continue  # a folder there, or a link that leads nowhere: no copy of this file
+            continue  # nothing there, or a folder

@@ -8,7 +8,7 @@ from keepfed.cli.shm.looking import Looked
 from keepfed.cli.shm.ways import ways_in_words
 from keepfed.host.shm import ShmUse
 from keepfed.host.words import amount
-from keepfed.policy.shm import Judgement, Travel
+from keepfed.policy.shm import Judgement, Verdict
 from keepfed.text import say
 
 _MOST_HOLDERS = 8
@@ -26,7 +26,7 @@ def lines(looked: Looked, judged: Judgement) -> Iterator[str]:
         yield f"  {note}"
     yield ""
     yield say(f"shm.travel_{judged.travel.value}")
-    if judged.travel not in (Travel.NO_WORKERS, Travel.KEEPFED):
+    if judged.verdict is not Verdict.NOT_NEEDED:
         yield _needed(judged)
     yield say(f"shm.verdict_{judged.verdict.value}")
     if judged.ways:
