@@ -99,7 +99,11 @@ def test_descriptions_schemas_lists_and_workers_of_others_are_no_sites(text: str
 
 @pytest.mark.parametrize("section", ["data", "dataset", "train", "data_loader"])
 def test_plain_workers_are_the_loaders_in_a_section_that_loads(section: str) -> None:
-    assert literals("config.json", f'{{"{section}": {{"workers": 4}}}}') == [("workers", "4")]
+    assert literals("config.json", f'{{"{section}": {{"workers": 4, "lr": 0.1}}}}') == [("workers", "4")]
+
+
+def test_plain_workers_of_a_stage_alone_may_be_anybodys() -> None:
+    assert sites("values.json", '{"trainer": {"workers": 4, "image": "x"}}') == []
 
 
 def test_arguments_of_a_launch_configuration_are_read_over_two_items() -> None:

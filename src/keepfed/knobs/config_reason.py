@@ -13,8 +13,11 @@ from keepfed.knobs.entry import Document, Entry
 from keepfed.knobs.spelling import Spelled, words_of
 
 _LOADER = {"dataloader", "dataloaders", "loader", "loaders", "loading", "datamodule", "reader", "dl"}
-_DATA = _LOADER | {"data", "dataset", "datasets", "input", "train", "training", "trainer", "val", "valid", "validation"}
-_DATA |= {"eval", "evaluation", "test", "testing", "finetune", "pretrain"}
+_DATA = _LOADER | {"data", "dataset", "datasets", "input"}
+# Stages of training, which are run by workers of another kind as well.
+_STAGES = {
+    "train", "training", "trainer", "val", "valid", "validation", "eval", "evaluation", "test", "testing", "finetune", "pretrain",
+}  # fmt: skip
 # Sections that hand over what is in them to whatever the section above is.
 _PASSED_ON = {
     "init",
@@ -124,6 +127,7 @@ def _reason(key: str, above: list[set[str]], beside_it: int) -> bool:
     words = set(words_of(key))
     near = next((section for section in reversed(above) if not section <= _PASSED_ON), set())
     if words & {"worker", "workers", "reader", "readers"}:
-        return bool(near & _DATA) or beside_it >= 2 or any(section & _LOADER for section in above)
+        stage = bool(near & _STAGES) and beside_it >= 1
+        return stage or bool(near & _DATA) or beside_it >= 2 or any(section & _LOADER for section in above)
     # Threads and CPUs are the loader's where the section says so; pix2pix and its descendants alone write nThreads.
     return bool(near & _LOADER) or (key == "nThreads" and beside_it >= 2)
