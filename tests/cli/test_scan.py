@@ -131,10 +131,10 @@ def test_a_path_that_is_not_there_exits_with_3(project: Path, capsys: pytest.Cap
     assert capsys.readouterr().out == ""
 
 
-def test_scanning_imports_no_torch_and_json_no_rich(tmp_path: Path) -> None:
+def test_a_plain_scan_imports_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     (tmp_path / "train.bat").write_text("python train.py --num-workers 4")
     code = "import sys; from keepfed.cli.main import main; main(['scan', '--json', *sys.argv[1:]]);"
-    code += "print({'torch', 'rich.table'} & set(sys.modules), file=sys.stderr)"
+    code += "print({'torch', 'docker', 'psutil', 'rich.table'} & set(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stderr == "set()\n"
 

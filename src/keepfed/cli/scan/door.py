@@ -1,30 +1,30 @@
 """`keepfed scan train/ compose.yaml`: every place where a data loading setting is written, and which one counts.
 
 It only reads, and what it reads is never executed. stdout has the answer alone (a table, one JSON object, or what differs from
-what was expected); nothing of it is cut off where stdout is no terminal, since then it is read by grep.
+what was expected); nothing of it is cut off where stdout is no terminal, since then it is read by grep. What only some options
+need is imported where they are given: the plain scan stands in commit hooks, where it has to be quick.
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from keepfed.cli.scan.changes import show_changes
 from keepfed.cli.scan.expect import Verdict, verdict_of
-from keepfed.cli.scan.inside import scan_inside
-from keepfed.cli.scan.live import process_line, with_processes
 from keepfed.cli.scan.report import as_text, report
 from keepfed.errors import UsageError
-from keepfed.host.running import read_running
 from keepfed.knobs.changes import changes_of
 from keepfed.knobs.knob import Wish, wish
 from keepfed.knobs.original import with_originals
 from keepfed.knobs.project import Projects
 from keepfed.knobs.scan import Scanned, scan_paths
 from keepfed.text import say
+
+if TYPE_CHECKING:
+    from keepfed.host.running import Running
 
 
 def scan(
@@ -40,14 +40,18 @@ def scan(
     if container is not None:
         if pid is not None:
             raise UsageError(say("scan.container_alone"))
+        from keepfed.cli.scan.inside import scan_inside
+
         inside = scan_inside(container, paths or [], changes=changes)
         scanned, family, rows = inside.scanned, inside.family, inside.changes
     else:
-        family = read_running(pid) if pid is not None else ()
+        family = _running(pid)
         scanned = scan_paths(paths or ["."])
         scanned = replace(scanned, sites=tuple(with_originals(scanned.sites, scanned.files)))
         rows = changes_of(scanned.sites, scanned.files) if changes else None
     if family:
+        from keepfed.cli.scan.live import with_processes
+
         scanned = with_processes(scanned, family)
     projects = Projects(scanned.files)
     verdicts = [verdict_of(wished, scanned.sites, projects.of) for wished in wishes]
@@ -56,12 +60,25 @@ def scan(
     elif verdicts:
         _tell(verdicts)
     elif rows is not None:
+        from keepfed.cli.scan.changes import show_changes
+
         show_changes(rows)
     else:
         _show(scanned, paths or [container or "."])
         if family:
+            from keepfed.cli.scan.live import process_line
+
             sys.stdout.write(process_line(family) + "\n")
     return 0 if all(verdict.met for verdict in verdicts) else 1
+
+
+def _running(pid: int | None) -> tuple[Running, ...]:
+    """The process that was named and those that it started."""
+    if pid is None:
+        return ()
+    from keepfed.host.running import read_running
+
+    return read_running(pid)
 
 
 def _wished(pair: str) -> Wish:
