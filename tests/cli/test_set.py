@@ -363,6 +363,20 @@ def test_a_name_with_dashes_narrows_to_flags_and_options(
     assert (project / "train.py").read_bytes() == TRAIN
 
 
+def test_the_line_of_a_name_stands_for_its_value_below(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    text = (
+        "import argparse\nfrom torch.utils.data import DataLoader\np = argparse.ArgumentParser()\n"
+        'p.add_argument(\n    "--workers",\n    type=int,\n    default=4,\n)\nargs = p.parse_args()\n'
+        "loader = DataLoader(data, num_workers=args.workers)\n"
+    )
+    (project / "options.py").write_text(text)
+    assert called(capfdbinary, "set", "num_workers=2", "--site", "options.py:5", "--write")[0] == 0
+    assert (project / "options.py").read_text() == text.replace("default=4", "default=2")
+    assert called(capfdbinary, "set", "num_workers=3", "--site", "options.py:4", "--write")[0] == 3
+
+
 def test_a_link_is_followed_and_undone_by_its_own_name(
     project: Path, tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:

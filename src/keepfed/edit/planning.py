@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from keepfed.edit.choosing import Choice, Kept, Place, choose
+from keepfed.edit.choosing import Choice, Kept, Place, choose, same_file
 from keepfed.edit.generated import is_generated
 from keepfed.edit.replacement import Edit, EditRefused, in_order
 from keepfed.edit.respelling import respelled, says_the_same
@@ -17,6 +17,9 @@ from keepfed.knobs.knob import Wish
 from keepfed.knobs.site import KnobSite, Span
 from keepfed.knobs.source import Source
 from keepfed.text import say
+
+# Lines between the name of an option and its value: flags, type, help.
+_BELOW = 4
 
 
 @dataclass(slots=True)
@@ -77,8 +80,22 @@ def planned(
     plan = Planned()
     generated = [file for file in {site.file for site in sites} if is_generated(sources[file])]
     for wish in wishes:
-        add(plan, choose(wish, sites, place=place, named=named, generated=generated), sources)
+        at = _value_of(place, wish, sites, sources) if place else None
+        add(plan, choose(wish, sites, place=at, named=named, generated=generated), sources)
     return plan
+
+
+def _value_of(place: Place, wish: Wish, sites: Sequence[KnobSite], sources: Mapping[str, Source]) -> Place:
+    """The place of the value where a line was given that has only the name: black puts `default=` two lines below `--workers`."""
+    near = [site for site in sites if site.knob == wish.knob and same_file(site.file, place.file)]
+    if place.column is not None or any(site.line == place.line for site in near):
+        return place
+    below = [site for site in near if 0 < site.line - place.line <= _BELOW]
+    if not below:
+        return place
+    first = min(below, key=lambda site: (site.line, site.column))
+    line = sources[first.file].text.split("\n")[place.line - 1]
+    return Place(first.file, first.line, first.column) if first.spelling in line else place
 
 
 def add(plan: Planned, choice: Choice, sources: Mapping[str, Source]) -> None:
