@@ -26,7 +26,7 @@ _NAMES = frozenset(
 )
 _PATTERN = re.compile(
     r"^(?:Horovod)?Ray[A-Z]|^(?:XGB|LGBM|Spark)|(?:Cluster|PoolExecutor|ThreadPool|ProcessPool)$|^_?Ray$"
-    r"|AgentLoop|Rollout|RewardLoop|Server|Conv$|^(?:knn|radius|fps)(?:_|$)|^(?:KNN|Radius)Graph$"
+    r"|AgentLoop|Rollout|RewardLoop|Server|Conv$|^(?:knn|radius|fps)(?:_|$)|^(?:KNN|Radius)Graph$|(?:[Dd]own|[Uu]p)[Ll]oader"
 )
 
 ARGUMENTS = frozenset(

@@ -21,8 +21,8 @@ _WRAPS = {
 }  # fmt: skip
 _AS_OPTION = {"Option", "Argument", "Param", "ArgumentField"}
 _ABOUT_LOADING = re.compile(
-    r"(?i)data.{0,3}load|load\w*\b.{0,30}\bdata|\bdata(?:set)?s?\b.{0,40}\b(?:load|workers?|threads?|read|fetch|process)|batch|prefetch|"
-    r"(?:workers?|process\w*|threads?|jobs)\b.{0,30}\b(?:load|fetch|read)|load\w*\b.{0,30}\b(?:workers?|threads?|process)|"
+    r"(?i)data.{0,3}load|\bload\w*\b.{0,30}\bdata|\bdata(?:set)?s?\b.{0,40}\b(?:load|workers?|threads?|read|fetch|process)|batch|prefetch|"
+    r"(?:workers?|process\w*|threads?|jobs)\b.{0,30}\b(?:load|fetch|read)|\bload\w*\b.{0,30}\b(?:workers?|threads?|process)|"
     r"数据.{0,6}(?:加载|读取|载入|线程|进程)|加载.{0,6}(?:数据|线程|进程)"
 )
 _ABOUT_OTHERS = re.compile(

@@ -18,7 +18,7 @@ _BATCH = frozenset(
     train_batch_size samples_per_gpu dataloader train_dataset batch_sampler persistent_workers prefetch_factor
     """.split()  # noqa: SIM905  # a list of names is read far more easily without quotes
 )
-_LOADER_LIKE = re.compile(r"(?i)loader|datamodule|datapipe|augmenter|_dl$")
+_LOADER_LIKE = re.compile(r"(?i)(?<!down)(?<!up)loader|datamodule|datapipe|augmenter|_dl$")
 _THREADS = {"num_threads", "n_threads", "nThreads", "nthreads", "threads", "nthread", "num_thread"}
 _LOADERS_OWN = {"shuffle", "drop_last", "collate_fn", "serial_batches", "load_size", "dataroot", "dataset_mode"}
 _NEVER = {"max_workers", "n_jobs", "num_procs", "num_cpus", "num_cpu"}
