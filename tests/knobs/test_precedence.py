@@ -53,6 +53,8 @@ def test_an_options_default_counts_where_nothing_else_is_given_and_the_call_poin
         "srun python -m torch.distributed.launch --nproc_per_node=2 train.py --workers ⟨8⟩\n",
         "python -m train --workers ⟨8⟩\n",
         "$PYTHON train.py --workers ⟨8⟩\n",
+        "python /workspace/project/train.py --workers ⟨8⟩\n",
+        "python $HOME/code/train.py --workers ⟨8⟩\n",
     ],
 )
 def test_a_flag_of_the_script_that_starts_the_program_beats_the_default(command: str) -> None:
@@ -362,6 +364,12 @@ def test_an_override_on_the_command_line_beats_the_file_of_its_group() -> None:
     mnist, _, debug, _, flag = judged(places)
     assert (mnist.wins, mnist.kind, flag.wins) == (False, Kind.OVERRIDDEN, True)
     assert debug.wins is not True
+
+
+def test_an_override_of_a_program_that_was_not_scanned_leaves_the_file_open() -> None:
+    places = hydra(run__sh="python train.py data.num_workers=⟨8⟩\n")
+    places.site("run.sh", Role.FLAG, "num_workers", setting="data.num_workers")
+    assert [judged(places)[at].wins for at in (0, 4)] == [None, True]
 
 
 def test_a_group_that_a_command_selects_counts_too() -> None:

@@ -152,6 +152,8 @@ class _Decision:
         over = self._given_by_all(site)
         if over is not None:
             return _beaten(site, over, kind=Kind.OVERRIDDEN)
+        if self._given_by_unknown(site):
+            return replace(site, wins=None)
         chosen = self._selection(site.file)
         if chosen.known:
             return replace(site, wins=True if chosen.selected or self._chosen_by_command(site.file, chosen) else None)
@@ -242,6 +244,10 @@ class _Decision:
             return flags[0]
         return None
 
+    def _given_by_unknown(self, site: KnobSite) -> bool:
+        """Whether a command gives the value of which nobody can say what it starts."""
+        return not all(self.ties.launch_of(flag)[1] for flag in self.flags.get(id(site), ()))
+
     def _config_over(self, site: KnobSite) -> KnobSite | None:
         """The configuration file that names the class of a default, or that its own code opens by name."""
         if site.role is not Role.DEFAULT or not site.file.endswith(".py"):
@@ -272,8 +278,7 @@ class _Decision:
     def _may_be_replaced(self, site: KnobSite) -> bool:
         """Whether some commands, callers or files give another value, so that it depends which one is started."""
         if self.flags.get(id(site)):
-            launched = [self.ties.launch_of(flag)[1] for flag in self.flags[id(site)]]
-            return not all(launched)
+            return self._given_by_unknown(site)
         if site.role is Role.OPTION:
             return any(self._opens(site, config) for config in self._configs_of(site))
         if self.rivals.is_given_by_a_caller(site):
