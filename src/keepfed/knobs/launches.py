@@ -110,7 +110,12 @@ def script_path(launch: Launch, known: Container[str], by_base: Mapping[str, Seq
     if ends:
         return ends[0] if len(ends) == 1 else ""
     # The path begins above what was scanned, or in a container: /workspace/project/train.py.
-    tails = [name for name in known for option in options if option.count("/") and f"/{option}".endswith(f"/{name}")]
+    tails = [
+        name
+        for option in options
+        for name in by_base.get(option.rpartition("/")[2], ())
+        if f"/{option}".endswith(f"/{name}")
+    ]
     return max(tails, key=len, default="")
 
 

@@ -129,7 +129,7 @@ class Projects:
         parts = PurePosixPath(other).parts
         if any("/".join(parts[-count:]) in said for count in range(2, min(len(parts), 8) + 1)):
             return True
-        alike = [name for name in self._by_name.get(parts[-1], ()) if self.together(name, other)]
+        alike = [name for name in self._by_base.get(parts[-1], ()) if self.together(name, other)]
         return parts[-1] in said and len(alike) == 1
 
     @cached_property
@@ -143,13 +143,6 @@ class Projects:
             for launch in group:
                 found[self.of(script)].update(map(_bare, _FILE_NAME.findall(launch.words)))
         return {project: frozenset(names) for project, names in found.items()}
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = defaultdict(list)
-        for name in self.files:
-            found[name.rpartition("/")[2]].append(name)
-        return found
 
     def _source(self, name: str) -> Source | None:
         try:
