@@ -60,6 +60,8 @@ def test_other_places_are_not(path: str) -> None:
 def test_a_workflow_is_told_by_its_content_too() -> None:
     github = b"name: x\non: [push]\njobs:\n  a:\n    runs-on: x\n    env:\n      OMP_NUM_THREADS: 1\n"
     gitlab = b"stages:\n  - test\nunit:\n  stage: test\n  script:\n    - OMP_NUM_THREADS=1 pytest\n"
+    travis = b"language: python\nenv:\n  - OMP_NUM_THREADS=1\nscript:\n  - pytest\n"
+    assert content_reason("travis.yml", travis) == "knobs.skipped_ci"
     assert content_reason("a.yml", github) == content_reason("b.yml", gitlab) == "knobs.skipped_ci"
     training = b"stages:\n  num_workers: 4\nsteps: 10\ntrigger: loss\njobs: 3\n"
     assert content_reason("c.yml", training) == ""

@@ -64,7 +64,7 @@ _TEST_FUNCTION = re.compile(
 _PROGRAM = re.compile(
     rb"(?m)^[ \t]*(?:parser|ap|p|arg_parser)\b.*\.add_argument\(|\bargparse\b|^[ \t]*@(?:hydra\.main|click\.command)"
 )
-# What GitHub's, GitLab's, CircleCI's and Azure's files have in them, each as two marks: one alone may be anybody's.
+# What the files of GitHub, GitLab, CircleCI, Azure, Travis and AppVeyor have in them, each as two marks: one alone may be anybody's.
 _CI_MARKS = tuple(
     (re.compile(first), re.compile(second))
     for first, second in (
@@ -72,6 +72,9 @@ _CI_MARKS = tuple(
         (rb"(?m)^(?:stages|before_script|image):", rb"(?m)^[ \t]+(?:script|stage):"),
         (rb"(?m)^(?:orbs|workflows):", rb"(?m)^jobs:"),
         (rb"(?m)^[ \t-]*vmImage:", rb"(?m)^[ \t-]*(?:steps|jobs|stages):"),
+        (rb"(?m)^language:", rb"(?m)^(?:script|install|before_install|before_script):"),
+        (rb"(?m)^environment:", rb"(?m)^(?:build_script|test_script):"),
+        (rb"(?m)^runs:", rb"(?m)^[ \t]+using:"),
     )
 )
 
