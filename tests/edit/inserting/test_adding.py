@@ -169,6 +169,48 @@ def test_no_prefetching_is_added_where_there_are_no_workers() -> None:
             "MKL_NUM_THREADS=1",
             "import os\nos.environ.setdefault('OMP_NUM_THREADS', '4')\nos.environ.setdefault('MKL_NUM_THREADS', '1')\n",
         ),
+        (
+            "c.ini",
+            "[a]\r\nnum_workers = 4 ; x\r\nb = 2\r\n",
+            "prefetch_factor=8",
+            "[a]\r\nnum_workers = 4 ; x\r\nprefetch_factor = 8\r\nb = 2\r\n",
+        ),
+        (
+            "coco.py",
+            "data = dict(\n    samples_per_gpu=2,\n    workers_per_gpu=2,\n    train=dict(type='x'))\n",
+            "persistent_workers=true",
+            "data = dict(\n    samples_per_gpu=2,\n    workers_per_gpu=2,\n    persistent_workers=True,\n    train=dict(type='x'))\n",
+        ),
+        (
+            "Makefile",
+            "a:\n\tpython t.py --num-workers 4 -x\n",
+            "prefetch_factor=8",
+            "a:\n\tpython t.py --num-workers 4 --prefetch-factor 8 -x\n",
+        ),
+        (
+            "t.bat",
+            "set OMP_NUM_THREADS=4\r\npython t.py\r\n",
+            "MKL_NUM_THREADS=2",
+            "set OMP_NUM_THREADS=4\r\nset MKL_NUM_THREADS=2\r\npython t.py\r\n",
+        ),
+        (
+            "t.ps1",
+            '$env:OMP_NUM_THREADS = "4"\r\n',
+            "MKL_NUM_THREADS=2",
+            '$env:OMP_NUM_THREADS = "4"\r\n$env:MKL_NUM_THREADS = "2"\r\n',
+        ),
+        (
+            "run.sh",
+            "OMP_NUM_THREADS=4 python t.py\n",
+            "MKL_NUM_THREADS=2",
+            "OMP_NUM_THREADS=4 MKL_NUM_THREADS=2 python t.py\n",
+        ),
+        (
+            "Dockerfile",
+            "FROM x\nENV OMP_NUM_THREADS 4\n",
+            "MKL_NUM_THREADS=2",
+            "FROM x\nENV OMP_NUM_THREADS 4\nENV MKL_NUM_THREADS 2\n",
+        ),
         ("job.env", "OMP_NUM_THREADS=4", "MKL_NUM_THREADS=1", "OMP_NUM_THREADS=4\nMKL_NUM_THREADS=1"),
         (
             "compose.yaml",
@@ -351,6 +393,21 @@ def test_a_volume_that_is_mounted_already_gets_its_limit(before: str, after: str
         "  volumes:\n  - name: shm\n"
     )
     assert insert("pod.yaml", head + before, "shm_size=2g") == head + after
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "pod.yaml",
+            'kind: Pod\nspec:\n  containers:\n  - name: a\n    env:\n    - name: OMP_NUM_THREADS\n      value: "4"\n',
+        ),
+        ("run.sh", "docker run -e OMP_NUM_THREADS=4 --rm img python x.py\n"),
+    ],
+)
+def test_what_would_not_be_understood_there_is_refused(name: str, text: str) -> None:
+    with pytest.raises(EditRefused):
+        insert(name, text, "MKL_NUM_THREADS=2")
 
 
 def test_of_several_files_the_one_has_to_be_named_unless_they_build_loaders() -> None:
