@@ -88,3 +88,10 @@ def test_the_same_option_of_another_program_is_not_in_effect() -> None:
 
 def test_a_printout_is_never_in_effect() -> None:
     assert effects(replace(OPTION, kind=Kind.RECORD), family=(process("--workers", "8"),)) == [None]
+
+
+def test_of_several_limits_only_the_one_that_the_process_has_is_in_effect() -> None:
+    first = replace(SITE, knob="shm_size", spelling="shm_size", role=Role.LIMIT, value="64m")
+    second = replace(first, line=20, value="2g")
+    assert effects(first, second, family=(process(),)) == [InEffect(str(64 << 20), 7), None]
+    assert effects(second, family=(process(),)) == [InEffect(str(64 << 20), 7)]

@@ -15,7 +15,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from keepfed.errors import UsageError
 from keepfed.host.running import Running
+from keepfed.knobs.knob import size_bytes
 from keepfed.knobs.site import InEffect, Kind, KnobSite, Role
 from keepfed.knobs.ties import last_word, words
 
@@ -116,7 +118,21 @@ def _is_anothers(site: KnobSite, seen: InEffect, sites: Sequence[KnobSite], fami
         return (
             site.kind is Kind.LITERAL and any(other.value == seen.value for other in alike) and site.value != seen.value
         )
+    if site.role is Role.LIMIT:
+        # The process has one of several limits that are written: a job's, a service's. Which one, its value alone can tell.
+        limits = [other for other in sites if other.knob == site.knob and other.wins is not False]
+        return len(limits) > 1 and not _same(site, seen)
     return False
+
+
+def _same(site: KnobSite, seen: InEffect) -> bool:
+    """Whether a limit says what the process has."""
+    if site.knob != "shm_size":
+        return site.value == seen.value
+    try:
+        return size_bytes(site.value) == int(seen.value)
+    except (UsageError, ValueError):
+        return False
 
 
 def _value(site: KnobSite, process: Running) -> str | None:
