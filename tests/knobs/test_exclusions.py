@@ -20,8 +20,8 @@ def test_all():
         ("test_loader.py", b"import pytest\n"),
         ("test.py", b"from unittest import TestCase\n"),
         ("check.py", b"import torch\nimport unittest\n"),
-        ("test_loader.py", b"def test_it_loads():\n    DataLoader(d, num_workers=2)\n"),
-        ("loader_test.py", b"class TestLoader(Base):\n    x = 1\n\n    def test_it(self):\n        pass\n"),
+        ("test_loader.py", b"def test_it_loads():\n    assert len(DataLoader(d, num_workers=2)) == 3\n"),
+        ("loader_test.py", b"class TestLoader(Base):\n    x = 1\n\n    def test_it(self):\n        assert self.x\n"),
     ],
 )
 def test_test_code_is_told_by_its_content(name: str, text: bytes) -> None:
@@ -36,6 +36,12 @@ def test_test_code_is_told_by_its_content(name: str, text: bytes) -> None:
         ("Test5_resnet.py", b"def test_it(model, loader):\n    pass\n"),
         ("train.py", b"from unittest import mock\n"),
         ("test_model.py", b"class Net(LightningModule):\n    def test_step(self, batch):\n        pass\n"),
+        (
+            "test.py",
+            b"def test_model():\n    DataLoader(d, num_workers=2)\n\nif __name__ == '__main__':\n    test_model()\n",
+        ),
+        ("test.py", b"def test_all():\n    assert DataLoader(d, num_workers=2)\n\ntest_all()\n"),
+        ("test_x.py", b"def test_model():\n    DataLoader(d, num_workers=2)\n"),
         ("model.py", b"def test_shapes():\n    pass\n"),
     ],
 )

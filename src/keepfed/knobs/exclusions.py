@@ -62,8 +62,9 @@ _TEST_FUNCTION = re.compile(
 )
 # What runs on its own is a program, whatever it is called.
 _PROGRAM = re.compile(
-    rb"(?m)^[ \t]*(?:parser|ap|p|arg_parser)\b.*\.add_argument\(|\bargparse\b|^[ \t]*@(?:hydra\.main|click\.command)"
+    rb"(?m)\.add_argument\(|\bargparse\b|^[ \t]*@(?:hydra\.main|click\.command)|^if[ \t]+__name__[ \t]*==|^test_\w+\("
 )
+_CHECKS = re.compile(rb"(?m)^[ \t]+(?:assert\b|self\.assert\w+\()")
 # What the files of GitHub, GitLab, CircleCI, Azure, Travis and AppVeyor have in them, each as two marks: one alone may be anybody's.
 _CI_MARKS = tuple(
     (re.compile(first), re.compile(second))
@@ -141,4 +142,5 @@ def content_reason(path: str, utf8: bytes) -> str:
 def _is_test_code(base: str, utf8: bytes) -> bool:
     if _TEST_TOOLS.search(utf8):
         return True
-    return bool(_TEST_NAME.fullmatch(base) and _TEST_FUNCTION.search(utf8) and not _PROGRAM.search(utf8))
+    looks_so = _TEST_NAME.fullmatch(base) and _TEST_FUNCTION.search(utf8) and _CHECKS.search(utf8)
+    return bool(looks_so and not _PROGRAM.search(utf8))
