@@ -64,8 +64,9 @@ real() {
 
 names() {
     real "$1" || return 2
-    work="$real_name.keepfed-new-$2"
-    kept="$real_name.keepfed-old-$2"
+    names_tag=${2%"${2#????????????}"}
+    work="$real_name.keepfed-new-$names_tag"
+    kept="$real_name.keepfed-old-$names_tag"
 }
 
 # Each step is called as: STEP FILE OLD NEW EDITS, the two in the middle as state says them
