@@ -65,6 +65,7 @@ real() {
 names() {
     real "$1" || return 2
     names_tag=${2%"${2#????????????}"}
+    [ -n "$names_tag" ] || names_tag=$2
     work="$real_name.keepfed-new-$names_tag"
     kept="$real_name.keepfed-old-$names_tag"
 }
