@@ -60,6 +60,11 @@ def test_of_two_equal_keys_the_later_one_wins_and_both_are_shown() -> None:
     assert all(site.target for site in found)
 
 
+def test_each_line_of_json_lines_is_a_document() -> None:
+    found = sites("runs.json", '{"num_workers": 1}\n{"num_workers": 2}\n')
+    assert [(site.value, site.kind) for site in found] == [("1", Kind.LITERAL), ("2", Kind.LITERAL)]
+
+
 def test_jsonnet_shows_the_local_that_a_key_refers_to() -> None:
     text = 'local workers = 4;  // 8\nlocal f(x) = x + 1;\n{\n  data_loader: { "num_workers": workers, batch_size: 2 },\n}\n'
     found = sites("experiment.jsonnet", text)

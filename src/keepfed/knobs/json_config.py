@@ -81,6 +81,8 @@ class Scanner:
         shape = Shape.PLAIN
         while self.kind and not (self.kind == "mark" and self.token in {b",", b";", b"}", b"]", b")"}):
             count += 1
+            if nested and not path and not self._depth and self.token in {b"{", b"["}:
+                break  # the next document: JSON Lines
             if self.kind == "mark" and self.token in _OPENING:
                 entries, call = len(self.entries), self.token == b"("
                 self.bracket(path)
