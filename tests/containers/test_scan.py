@@ -50,10 +50,10 @@ def test_only_likely_folders_are_read_and_others_when_they_are_named(
     assert [(site["file"], site["value"]) for site in named["sites"]] == [("/elsewhere/other.py", "8")]
 
 
-def test_a_container_that_tells_no_folder_has_to_be_told_one(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
-    with rig.container("sleep", "1000") as name:
-        assert main(["scan", "--container", name]) == 2
-    assert "Name them" in capsys.readouterr().err
+def test_a_shell_in_the_root_is_scanned_where_people_put_programs(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    with rig.container("sleep", "1000", working_dir="/") as name:
+        answer = scanned(capsys, name)
+    assert [site["file"] for site in answer["sites"]] == ["/app/config.yaml"]
 
 
 def test_a_path_that_is_not_there_is_told(rig: Rig, resting: str, capsys: pytest.CaptureFixture[str]) -> None:

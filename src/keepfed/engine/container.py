@@ -144,6 +144,14 @@ class Container:
             table = self.engine.api.top(self.id)
         return Processes(tuple(_from_table(table)), on_host=False)
 
+    def processes_here(self) -> tuple[Process, ...]:
+        """Its processes by this machine's numbers; none where they cannot be told, or it does not run."""
+        try:
+            processes = self.processes()
+        except UnreachableError:
+            return ()
+        return processes.found if processes.on_host else ()
+
     def run(self, argv: Sequence[str], *, user: str = "", timeout_s: float = ANSWER_S) -> Ran:
         """Run a command inside, without a shell between; waits for its end. Raises UnreachableError."""
         self.require_running()
@@ -289,7 +297,7 @@ class Container:
         """User and group of a file that Podman hands out as root's: seen through its first process's root, or asked inside."""
         if not self.running:
             return owner_in_layers(self.detail, path)
-        seen = owner_through_process(self.pid, path) if self.processes().on_host else None
+        seen = owner_through_process(self.pid, path) if self.processes_here() else None
         if seen is not None:
             return seen
         ran = self.run(["stat", "-c", "%u %g", path], user="0")

@@ -2,7 +2,8 @@
 
 An image holds a distribution and ten thousand packages besides the twenty files that matter. The container itself says where
 those are: the folder in which its command starts, the script that the command names, and the folders in which its
-processes stand now (of somebody who works in it by `docker exec`, too).
+processes stand now (of somebody who works in it by `docker exec`, too). Where all of that is the root itself, as with `docker run -it image
+bash`, what is mounted from the host and the folders that people use for this are left.
 """
 
 from __future__ import annotations
@@ -34,13 +35,36 @@ _SYSTEM = (
     "var",
 )
 _SCRIPTS = (".py", ".sh", ".bash")
+# Where Dockerfiles put programs; /opt and /mnt are left out, which hold environments and data sets.
+_CUSTOMARY = (
+    "app",
+    "workspace",
+    "workspaces",
+    "work",
+    "src",
+    "code",
+    "project",
+    "repo",
+    "train",
+    "home",
+    "root",
+    "srv",
+)
 
 
 def likely_folders(container: Container) -> list[str]:
     """Resolved folders, none inside another. Raises UsageError where none can be told."""
-    wanted = [container.workdir, *_of_command(container), *_of_processes(container)]
+    told = [container.workdir, *_of_command(container), *_of_processes(container)]
+    found = _existing(container, told) or _existing(container, _customary(container))
+    if not found:
+        raise UsageError(say("inside.no_folder", name=container.name), next_step=say("inside.no_folder_next"))
+    return without_nested(found)
+
+
+def _existing(container: Container, paths: Iterable[str]) -> list[str]:
+    """The folders among these that are there, links followed, and none of the system's."""
     found = []
-    for path in dict.fromkeys(posixpath.normpath(path) for path in wanted):
+    for path in dict.fromkeys(posixpath.normpath(path) for path in paths):
         if _is_system(path):
             continue
         try:
@@ -49,9 +73,15 @@ def likely_folders(container: Container) -> list[str]:
             continue
         if not _is_system(real):
             found.append(real)
-    if not found:
-        raise UsageError(say("inside.no_folder", name=container.name), next_step=say("inside.no_folder_next"))
-    return without_nested(found)
+    return found
+
+
+def _customary(container: Container) -> Iterable[str]:
+    for mount in container.mounts:
+        if mount.kind == "bind":
+            yield mount.target
+    for name in _CUSTOMARY:
+        yield f"/{name}"
 
 
 def without_nested(paths: Iterable[str]) -> list[str]:
@@ -73,10 +103,7 @@ def _of_command(container: Container) -> Iterable[str]:
 
 
 def _of_processes(container: Container) -> Iterable[str]:
-    if not container.running:
-        return
-    processes = container.processes()
-    for process in processes.found if processes.on_host else ():
+    for process in container.processes_here():
         try:
             yield os.readlink(f"/proc/{process.pid}/cwd")
         except OSError:

@@ -13,13 +13,8 @@ def running_in(container: Container) -> tuple[Running, ...]:
     What `docker exec` starts is no child of the container's first process, so each one is asked. Nothing where the container does
     not run, or runs on another machine.
     """
-    if not container.running:
-        return ()
-    processes = container.processes()
-    if not processes.on_host:
-        return ()
     found: dict[int, Running] = {}
-    for pid in sorted(process.pid for process in processes.found):
+    for pid in sorted(process.pid for process in container.processes_here()):
         if pid in found:
             continue
         try:

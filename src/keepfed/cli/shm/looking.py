@@ -138,8 +138,8 @@ def look_at_files(paths: Sequence[str]) -> Looked:
 def _running_container(
     container: Container, setting: Setting, configured: int | None, memory: int | None, notes: list[str]
 ) -> Looked:
-    processes = container.processes()
-    use = read_shm_use(container.pid) if processes.on_host else None
+    pids = {process.pid for process in container.processes_here()}
+    use = read_shm_use(container.pid) if pids else None
     if (use is not None and shares_ours(use)) or (container.detail.get("HostConfig") or {}).get("IpcMode") == "host":
         # Podman calls such a container "shareable"; the mount tells.
         setting = Setting.HOST
@@ -148,10 +148,7 @@ def _running_container(
     if space is None:
         space = _df(container)
         notes.append(say("shm.note_from_outside", name=container.name))
-    loading = Loading(None)
-    if processes.on_host:
-        pids = {process.pid for process in processes.found}
-        loading = _seen(_loading(running_in(container)), use, pids)
+    loading = _seen(_loading(running_in(container)), use, pids)
     room = Room(
         there=space is not None or configured is not None,
         size_bytes=space.size_bytes if space else configured,
