@@ -8,11 +8,10 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 
 from keepfed.cli.main import main
@@ -70,8 +69,7 @@ def service(rig: Rig, name: str, **settings: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/ok.json"
     finally:
         for one in rig.api.containers(all=True, filters={"name": name}):
-            with suppress(docker.errors.NotFound):
-                rig.api.remove_container(one["Id"], v=True, force=True)
+            rig.remove(one["Id"])
 
 
 def names(rig: Rig) -> list[str]:
@@ -182,7 +180,7 @@ def test_what_was_written_inside_is_refused_and_then_kept(rig: Rig, capsys: pyte
             assert main(["recreate", "trainer", "--shm-size", "512m", "--discard-changes", "--health", url]) == 0
             assert rig.sh("trainer", "ls /root") == "note\n"
         finally:
-            rig.api.remove_container("trainer", v=True, force=True)
+            rig.remove("trainer")
             rig.api.remove_image(image, force=True)
 
 

@@ -125,6 +125,16 @@ def test_a_way_back_that_is_blocked_says_what_to_do_by_hand() -> None:
     assert f"docker rename {OLD[:12]} plain" in caught.value.next_step
 
 
+def test_a_new_one_that_cannot_be_removed_at_first_is_removed_a_moment_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_AGAIN_EVERY_S", 0.0)
+    api = FakeApi(spoil=_lose_mounts)
+    api.fails = "remove 1"
+    with pytest.raises(RolledBack):
+        exchange(api)
+    assert is_as_before(api)
+    assert api.calls.count("remove") == 2
+
+
 def test_of_two_that_begin_together_none_touches_the_old_one() -> None:
     def another(_made: dict[str, Any]) -> None:
         api.there["other"] = docker_like(Id="other", Name="/plain.keepfed-new-ffffff")

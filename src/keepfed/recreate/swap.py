@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import secrets
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from keepfed.engine.client import Engine
 
 _STOP_S = 10
+_AGAIN_S, _AGAIN_EVERY_S = 10.0, 0.2
 _PAGE_BYTES = 1 << 16
 """The kernel rounds a tmpfs up to whole pages, which have up to 64 KiB."""
 
@@ -213,15 +215,21 @@ class Swap:
             raise RolledBack(say(key, reason=reason, name=self.spec.name), next_step=cause.next_step) from cause
 
     def _remove_new(self) -> Iterator[str]:
+        """Podman fails to kill a container that has ended by itself a moment ago; asked again, it notices."""
         born = self.new_id or f"{self.spec.name}.keepfed-new-{self._mark}"
-        try:
-            with self.engine.asking(say("recreate.doing_remove", name=born)):
-                self.engine.api.remove_container(born, v=False, force=True)
-        except Refused as error:
-            if error.status != 404 or self.new_id:
+        ends_s = time.monotonic() + _AGAIN_S
+        while True:
+            try:
+                with self.engine.asking(say("recreate.doing_remove", name=born)):
+                    self.engine.api.remove_container(born, v=False, force=True)
+            except UnreachableError as error:
+                if isinstance(error, Refused) and error.status == 404:
+                    return
+                if time.monotonic() < ends_s:
+                    time.sleep(_AGAIN_EVERY_S)
+                    continue
                 yield error.message
-        except UnreachableError as error:
-            yield error.message
+            return
 
     def _rename_back(self) -> Iterator[str]:
         try:
