@@ -400,6 +400,7 @@ make('train', opt.n_cpu)
         "def shard(worker_id, num_workers=1): pass\n",
         "opt.cv_num_threads = 4\n",
         "from ray.train import Trainer\nt = Trainer(backend='torch', num_workers=2, use_gpu=True, batch_size=4)\n",
+        "parser.add_argument('--num-workers', default=8, help='parallel workers for processing files')\n",
         "x = FileDownloader(urls, batch_size=4, workers=8, num_workers=3)\n",
         "parser.add_argument('--num-workers', default=8, help='processes that download the data')\n",
         "config = {'env': 'CartPole', 'num_workers': 2}\nimport ray\n",

@@ -27,7 +27,7 @@ _ABOUT_LOADING = re.compile(
 )
 _ABOUT_OTHERS = re.compile(
     r"(?i)\bray\b|dask|server|gunicorn|uvicorn|openmp|\bomp\b|onnx|download|convert|extract|tokeni|export|"
-    r"\bhttp|rollout|simulat|environments?\b|parallel (?:jobs|process(?!es))|pre-?process"
+    r"\bhttp|rollout|simulat|environments?\b|parallel (?:jobs|process(?!es))|pre-?process|\b(?:for|to) process"
 )
 
 
