@@ -401,6 +401,7 @@ make('train', opt.n_cpu)
         "opt.cv_num_threads = 4\n",
         "from ray.train import Trainer\nt = Trainer(backend='torch', num_workers=2, use_gpu=True, batch_size=4)\n",
         "parser.add_argument('--num-workers', default=8, help='parallel workers for processing files')\n",
+        "num_workers = args.num_workers > 0\nn_workers = not workers\n",
         "x = FileDownloader(urls, batch_size=4, workers=8, num_workers=3)\n",
         "parser.add_argument('--num-workers', default=8, help='processes that download the data')\n",
         "config = {'env': 'CartPole', 'num_workers': 2}\nimport ray\n",
@@ -517,6 +518,18 @@ class Tokenizer:
     def encode(self, text, *, device=None, pin_memory: bool = False): ...
 def make(dataset, batch_size=4, pin_memory=⟨False⟩): ...
 strategy = CPUOffloadPolicy(pin_memory=True)
+""",
+    )
+
+
+def test_a_name_that_says_nothing_is_followed_into_an_expression() -> None:
+    compare(
+        "a.py",
+        LOADS
+        + """
+parser.add_argument('-cpu', '--cpu_num', default=⟨10⟩, type=int)
+args = parser.parse_args()
+x = DataLoader(d, batch_size=4, num_workers=⟨max(1, args.cpu_num//2)|expression⟩)
 """,
     )
 

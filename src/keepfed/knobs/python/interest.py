@@ -22,7 +22,7 @@ _SHORT = (
     (b"_thread", re.compile(rb"_thread\b")),
 )
 _TAKEN_FROM = re.compile(
-    rb"(?i)(?<!\w)(?!persistent|worker_)\w*(?:worker|threads|n_?cpu)\w*[\"']?\]?[ \t]*[=:][ \t]*(?:int\(|str\()?[ \t]*"
+    rb"(?i)(?<!\w)(?!persistent|worker_)\w*(?:worker|threads|n_?cpu)\w*[\"']?\]?[ \t]*[=:][ \t]*(?:(?:int|str|min|max)\([ \t]*|\d+,[ \t]*)*"
     rb"((?:[A-Za-z_]\w*[ \t]*\.[ \t]*)*[A-Za-z_]\w*)"
 )
 _NOT_NAMES = frozenset(

@@ -46,6 +46,8 @@ def found(knob: str, value: ast.expr) -> Found | None:
         return _reference(value)
     if isinstance(value, ast.Call) and (name := _plain_lookup(value)):
         return Found(Kind.REFERENCE, refusal="knobs.refuse_reference", refers_to=name)
+    if knob in _COUNTED and _is_yes_or_no(value):
+        return None
     if isinstance(value, (ast.Call, ast.BinOp, ast.BoolOp, ast.IfExp, ast.Compare, ast.UnaryOp, ast.NamedExpr)):
         target, refusal = _live(knob, value)
         return Found(
@@ -216,6 +218,10 @@ def _where_none(value: ast.IfExp) -> ast.expr | None:
     if isinstance(test.ops[0], ast.IsNot):
         given, fallback = fallback, given
     return fallback if dotted(given) and dotted(given) == dotted(test.left) else None
+
+
+def _is_yes_or_no(value: ast.expr) -> bool:
+    return isinstance(value, ast.Compare) or (isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.Not))
 
 
 def _is_none(value: ast.expr) -> bool:
