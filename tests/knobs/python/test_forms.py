@@ -491,6 +491,7 @@ class BaseOptions:
 
 def test_a_name_that_says_nothing_counts_where_only_a_loader_reads_it() -> None:
     compare("a.py", LOADS + "cores = ⟨6⟩\nprint(cores)\n" + LOADER.format("cores"))
+    compare("a.py", LOADS + "bsz = len(x)\nDataLoader(d, num_workers=⟨min(n_gpus, 4)|expression⟩)\nn_gpus = 2\n")
     compare("a.py", LOADS + "batch = 6\nDataLoader(d, batch, num_workers=⟨batch|reference⟩)\n")
 
 

@@ -25,6 +25,7 @@ _TAKEN_FROM = re.compile(
     rb"(?i)(?<!\w)(?!persistent|worker_)\w*(?:worker|threads|n_?cpu)\w*[\"']?\]?[ \t]*[=:][ \t]*(?:(?:int|str|min|max)\([ \t]*|\d+,[ \t]*)*"
     rb"((?:[A-Za-z_]\w*[ \t]*\.[ \t]*)*[A-Za-z_]\w*)"
 )
+_OF_OTHER_THINGS = re.compile(rb"(?i)batch|gpu|device|rank|world|epoch|size|length|sample|node|debug|train|cpu_count")
 _NOT_NAMES = frozenset(
     b"None True False int str float bool min max len self cls args opt cfg config os lambda not if else Optional Union Any".split()
 )
@@ -73,6 +74,6 @@ def _hops(utf8: bytes, line_starts: list[int], lines: set[int]) -> frozenset[str
         end = line_starts[line] if line < len(line_starts) else len(utf8)
         for match in _TAKEN_FROM.finditer(utf8, line_starts[line - 1], end):
             word = match[1].rpartition(b".")[2].strip()
-            if word not in _NOT_NAMES and spelled(word.decode()) is None:
+            if word not in _NOT_NAMES and not _OF_OTHER_THINGS.search(word) and spelled(word.decode()) is None:
                 found.add(word.decode())
     return frozenset(found)
