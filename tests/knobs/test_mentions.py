@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepfed.knobs.mentions import mentions_a_setting
@@ -9,10 +9,11 @@ from keepfed.knobs.spelling import _AROUND, _NUMBER, _WORKER, THREAD_VARIABLES, 
 
 WORDS = sorted(
     {*_WORKER, *_NUMBER, *_AROUND, "threads", "thread", "nthreads", "prefetch", "factor", "pin", "memory", "mem"}
-    | {"persistent", "persist", "shm", "shared", "size", "cpus", "task", "jobs", "procs", "nw", "readers"}
+    | {"persistent", "persist", "shm", "shared", "size", "cpus", "task", "jobs", "procs", "nw", "readers", "limit"}
 )
 
 
+@settings(max_examples=500, deadline=None)
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=4, unique=True), st.sampled_from(["_", "-", ""]))
 def test_whatever_is_a_spelling_is_mentioned(words: list[str], joint: str) -> None:
     name = joint.join(words) if joint else words[0] + "".join(word.title() for word in words[1:])

@@ -13,13 +13,16 @@ import re
 
 _WORDS = tuple(
     (
-        b"worker thread prefetch shm sizelimit pin_mem pin-mem pinmem reader sbatch srun salloc cpus-per-task cpus_per_task cpuspertask "
-        b"shared_mem shared-mem sharedmem n_cpu n-cpu ncpu num_cpu num-cpu numcpu n_jobs n-jobs njobs num_proc num-proc numproc dataloader("
+        b"worker thread prefetch shm reader sbatch srun salloc dataloader( "
+        b"n_cpu n-cpu ncpu num_cpu num-cpu numcpu n_jobs n-jobs njobs num_proc num-proc numproc"
     ).split()
 )
 # DataLoader(data, 32, True, None, None, 6) names no setting, and sets one.
-# Too short to be looked for alone: what has to stand around them.
+# Too short, or too common, to be looked for alone: what has to stand around them.
 _SHORT = (
+    (b"mem", re.compile(rb"pin[\w-]{0,40}mem|mem[\w-]{0,40}pin|shared[\w-]{0,40}mem|mem[\w-]{0,40}shared")),
+    (b"limit", re.compile(rb"size[_-]?limit|limit[_-]?size")),
+    (b"cpus", re.compile(rb"cpus[\w-]{0,40}task|task[\w-]{0,40}cpus")),
     (b"nw", re.compile(rb"(?<![\w-])nw\b")),
     (b"-j", re.compile(rb"['\"\s]-j[ =\d'\"]")),
 )
