@@ -89,7 +89,7 @@ def test_the_same_value_again_is_said_and_nothing_is_written(
         (["num_workers=1", "--site", "train.py"], 2, "FILE:LINE"),
         (["num_workers=1", "absent.py"], 3, "absent.py"),
         (["cpus_per_task=2"], 3, "--insert"),
-        (["--workers=2"], 2, "No such option"),
+        (["--workers=2"], 3, "It is written as num_workers"),
         (["dataloader_workers=2"], 3, "num_workers"),
         (["num_workers=2", "--site", "train.py:1"], 3, "train.py:3"),
         (["dataloader_workers=2"], 3, "It is written as num_workers"),
@@ -412,3 +412,46 @@ def test_a_file_that_cannot_be_parsed_is_read_line_by_line(
     (project / "broken.yaml").write_bytes(text)
     assert called(capfdbinary, "set", "num_workers=8", "broken.yaml", "--write")[0] == 0
     assert (project / "broken.yaml").read_bytes() == text.replace(b"num_workers: 4", b"num_workers: 8")
+
+
+PROGRAM = """\
+import argparse
+from torch.utils.data import DataLoader
+parser = argparse.ArgumentParser()
+parser.add_argument("-j", "--workers", type=int, default=2)
+args = parser.parse_args()
+N = 4
+loader = DataLoader(data, num_workers=args.workers)
+other = DataLoader(data, num_workers=N)
+"""
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("verb", ["set", "scan --expect"])
+@pytest.mark.parametrize("spelling", ["--workers", "-j", "N", "--data.num_workers", "NUM_WORKERS"])
+def test_every_name_that_scan_prints_can_be_set_and_expected(
+    verb: str, spelling: str, language: str, project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (project / "train.py").write_text(PROGRAM)
+    (project / "run.sh").write_text(
+        "export NUM_WORKERS=4\npython train.py --workers 4\npython train.py -j 4\npython c.py --data.num_workers=4\n"
+    )
+    before = (project / "run.sh").read_text() + (project / "train.py").read_text()
+    printed = json.loads(called(capfdbinary, "scan", "--json")[1])
+    assert spelling in {site["spelling"] for site in printed["sites"]}
+    if verb == "set":
+        assert called(capfdbinary, "--lang", language, "set", f"{spelling}=6", "--write")[0] == 0
+        after = (project / "run.sh").read_text() + (project / "train.py").read_text()
+        assert [one for one, other in zip(after, before, strict=True) if one != other] == ["6"]
+    else:
+        assert called(capfdbinary, "--lang", language, *verb.split(), f"{spelling}=4")[0] == 0
+        assert called(capfdbinary, "--lang", language, *verb.split(), f"{spelling}=6")[0] == 1
+
+
+@pytest.mark.parametrize("typed", ["--wrte", "-x", "--wrte=1", "n_of_nothing=1"])
+def test_an_option_that_does_not_exist_is_wrong_usage(
+    typed: str, project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    code, out, err = called(capfdbinary, "set", "num_workers=6", typed)
+    assert (code, out) == (2, b"")
+    assert typed.partition("=")[0] in err

@@ -46,6 +46,9 @@ class Verb:
     takes_spec: bool = False
     """Whether `module:name` may stand in the program's place; options are then read behind it as well."""
 
+    takes_any_name: bool = False
+    """Whether words that look like options may be names of settings (`--workers=8`); the verb itself refuses the others."""
+
     @property
     def usage(self) -> str:
         """What follows the verb."""
@@ -59,7 +62,7 @@ VERBS: dict[str, Verb] = {
     "recreate": Verb("keepfed.cli.recreate.door:recreate", "cli.verb_recreate", "cli.help_recreate"),
     "scan": Verb("keepfed.cli.scan.door:scan", "cli.verb_scan", "cli.help_scan"),
     "shm": Verb("keepfed.cli.shm.door:shm", "cli.verb_shm", "cli.help_shm"),
-    "set": Verb("keepfed.cli.set.door:set", "cli.verb_set", "cli.help_set"),
+    "set": Verb("keepfed.cli.set.door:set", "cli.verb_set", "cli.help_set", takes_any_name=True),
     "undo": Verb("keepfed.cli.undo:undo", "cli.verb_undo", "cli.help_undo"),
 }
 
@@ -145,7 +148,9 @@ def build_app(chosen: str | None) -> typer.Typer:
             help=say(verb.help_key),
             short_help=say(verb.line_key),
             options_metavar=verb.usage,
-            context_settings=_HELP | (_PROGRAM if verb.runs_program else {}),
+            context_settings=_HELP
+            | (_PROGRAM if verb.runs_program else {})
+            | ({"ignore_unknown_options": True} if verb.takes_any_name else {}),
         )
         register(load(verb) if name == chosen else _stand_in)
     return app

@@ -23,7 +23,8 @@ _OF_A_SERVER = re.compile(
     r"(?m)^[ \t]*(?:export[ \t]+)?(?:\w+_)?(?:PORT|HOST|DATABASE\w*|SECRET\w*|REDIS\w*|POSTGRES\w*|DJANGO\w*|GUNICORN\w*|API\w*)="
 )
 _OF_A_TRAINING = re.compile(
-    r"(?mi)^[ \t]*(?:export[ \t]+)?\w*(?:BATCH|EPOCH|CUDA|LEARNING|DATASET|CHECKPOINT|TRAIN|NPROC|GPU)\w*="
+    r"(?mi)^[ \t]*(?:export[ \t]+)?"
+    r"(?:\w*(?:BATCH|EPOCH|CUDA|LEARNING|DATASET|CHECKPOINT|TRAIN|NPROC|GPU|PIN_MEMORY|PREFETCH|NCCL)\w*|WANDB_\w+|MASTER_(?:ADDR|PORT))[ \t]*="
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -51,14 +52,31 @@ class Wish:
     """Canonical value: a number, "true" or "false", "none" (prefetch_factor), or bytes with the unit that was given ("2g")."""
 
 
+class UnknownName(UsageError):
+    """A name that by itself says no setting; in some file it may still be one."""
+
+
 def wish(name: str, value: str) -> Wish:
-    """A checked `KNOB=VALUE`. Raises UsageError with the nearest name, or with the range that was expected."""
+    """A checked `KNOB=VALUE`. Raises UsageError with the range that was expected, UnknownName with the nearest name."""
     knob = knob_of(name)
     return Wish(knob, name, checked(knob, name, value.strip()))
 
 
+def wish_among(name: str, value: str, spellings: Mapping[str, str]) -> Wish:
+    """The same where a name may be one that only these files give a meaning: `N = 4` above `DataLoader(num_workers=N)`.
+
+    `spellings` gives the setting of each name that the files use. Raises UsageError.
+    """
+    try:
+        return wish(name, value)
+    except UnknownName:
+        if name not in spellings:
+            raise
+        return Wish(spellings[name], name, checked(spellings[name], name, value.strip()))
+
+
 def knob_of(name: str) -> str:
-    """The setting that any of its spellings stands for. Raises UsageError, with the nearest names, for others."""
+    """The setting that any of its spellings stands for. Raises UnknownName, with the nearest names, for others."""
     if name in KNOBS and name != "threads_env":
         return name
     last = name.rpartition(".")[2]
@@ -69,7 +87,7 @@ def knob_of(name: str) -> str:
         return "shm_size"
     near = get_close_matches(name, [*KNOBS, *sorted(THREAD_VARIABLES), "workers", "num_threads"], n=1, cutoff=0.6)
     hint = say("knobs.did_you_mean", name=near[0]) if near else say("knobs.known_knobs", knobs=", ".join(KNOBS))
-    raise UsageError(say("knobs.unknown_knob", name=name), next_step=hint)
+    raise UnknownName(say("knobs.unknown_knob", name=name), next_step=hint)
 
 
 def checked(knob: str, name: str, value: str) -> str:

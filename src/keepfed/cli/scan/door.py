@@ -8,6 +8,7 @@ need is imported where they are given: the plain scan stands in commit hooks, wh
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +18,7 @@ from keepfed.cli.scan.expect import Verdict, verdict_of
 from keepfed.cli.scan.report import as_text, report
 from keepfed.errors import UsageError
 from keepfed.knobs.changes import changes_of
-from keepfed.knobs.knob import Wish, wish
+from keepfed.knobs.knob import UnknownName, wish, wish_among
 from keepfed.knobs.original import with_originals
 from keepfed.knobs.project import Projects
 from keepfed.knobs.scan import Scanned, scan_paths
@@ -36,7 +37,7 @@ def scan(
     container: Annotated[str | None, typer.Option("--container", metavar="NAME", help=say("scan.container"))] = None,
 ) -> int:
     """Show what the files say; with `--expect`, exit 1 where they say something else."""
-    wishes = [_wished(pair) for pair in expect or ()]
+    expected = [_expected(pair) for pair in expect or ()]
     if container is not None:
         if pid is not None:
             raise UsageError(say("scan.container_alone"))
@@ -54,6 +55,8 @@ def scan(
 
         scanned = with_processes(scanned, family)
     projects = Projects(scanned.files)
+    spellings = {site.spelling: site.knob for site in scanned.sites}
+    wishes = [wish_among(name, value, spellings) for name, value in expected]
     verdicts = [verdict_of(wished, scanned.sites, projects.of) for wished in wishes]
     if as_json:
         sys.stdout.write(as_text(report(scanned, verdicts, rows)))
@@ -81,11 +84,14 @@ def _running(pid: int | None) -> tuple[Running, ...]:
     return read_running(pid)
 
 
-def _wished(pair: str) -> Wish:
+def _expected(pair: str) -> tuple[str, str]:
+    """Name and value, checked as far as that goes before the files are read. Raises UsageError."""
     name, equals, value = pair.partition("=")
     if not (name and equals and value):
         raise UsageError(say("scan.bad_expect", pair=pair), next_step=say("scan.bad_expect_next"))
-    return wish(name.strip(), value)
+    with suppress(UnknownName):
+        wish(name.strip(), value)
+    return name.strip(), value
 
 
 def _tell(verdicts: list[Verdict]) -> None:

@@ -58,7 +58,7 @@ def set(  # noqa: A001  # the verb's name; the type is not needed here
         if plan is not None:
             made = _from_profile(plan, scanned, insert=insert)
         else:
-            made = planned(request.wishes, scanned.sites, scanned.files, place=place, named=named)
+            made = planned(request.wishes(scanned.sites), scanned.sites, scanned.files, place=place, named=named)
             if insert:
                 _insert(made, scanned, place, named)
         tell_already(made.already)
