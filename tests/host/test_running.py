@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -202,3 +203,20 @@ def test_a_shell_that_forks_itself_has_no_workers(tmp_path: Path) -> None:
     _recorded(tmp_path, 10, 1, "bash", "bash train.sh")
     _recorded(tmp_path, 11, 10, "bash", "bash train.sh")
     assert [one.workers for one in read_running(10, Tree(str(tmp_path)))] == [(), ()]
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare(1)")
+def test_the_shared_memory_of_another_mount_namespace_is_seen_from_outside() -> None:
+    mount = "mount -t tmpfs -o size=4m tmpfs /dev/shm && echo ready && read -r line"
+    command = ["unshare", "--mount", "/bin/sh", "-c", mount]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                pytest.skip("no mount namespace of its own may be made here")
+            (seen,) = read_running(process.pid)
+        finally:
+            process.communicate()
+    assert seen.shm_bytes == 4 << 20
