@@ -22,7 +22,7 @@ from keepfed.plan import LoaderId, Plan
 from tests.knobs.repository import Repository
 
 PROGRAM = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
-OPTIONS = "import argparse\np = argparse.ArgumentParser()\np.add_argument('--num_workers', type=int, default=4)\na = p.parse_args()\n"
+OPTIONS = "import argparse\np = argparse.ArgumentParser()\np.add_argument('-j', '--num_workers', type=int, default=4)\na = p.parse_args()\n"
 LOADER = "from torch.utils.data import DataLoader\nloader = DataLoader([], num_workers=a.num_workers)\n"
 
 
@@ -32,7 +32,7 @@ def test_a_live_process_shows_the_option_that_it_was_really_given(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("train.py").write_text(PROGRAM)
-    command = [sys.executable, "train.py", "--num_workers", "0"]
+    command = [sys.executable, "train.py", "-j", "0"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None

@@ -42,6 +42,13 @@ def test_a_short_option_is_read_with_its_value_behind_it_or_glued_to_it() -> Non
     assert [given(argv, site) for argv in (["-j", "8"], ["-j8"], ["-J8"])] == ["8", "8", None]
 
 
+def test_an_option_is_known_by_all_its_spellings() -> None:
+    seen = with_effects([OPTION], (process("-j", "8"),), (), lambda _: frozenset({"-j", "--num-workers"}))
+    assert seen[0].in_effect == InEffect("8", 7)
+    seen = with_effects([OPTION], (process("--num-workers=3"),), (), lambda _: frozenset({"-j", "--num-workers"}))
+    assert seen[0].in_effect == InEffect("3", 7)
+
+
 def test_an_override_of_hydra_is_the_key_whose_path_it_ends() -> None:
     key = replace(SITE, role=Role.CONFIG, form=Form.YAML, setting="data.num_workers")
     assert given(["data.num_workers=8"], key) == "8"

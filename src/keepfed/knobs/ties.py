@@ -84,7 +84,7 @@ class Ties:
         here = [option for option in self._options[flag.knob] if self.projects.together(option.file, flag.file)]
         named = [option for option in here if wanted in (last_word(option.spelling), last_word(option.setting))]
         named = named or [
-            option for option in here if option.file == script and self._has_spelling(option, flag.spelling)
+            option for option in here if option.file == script and flag.spelling in self.spellings_of(option)
         ]
         options = [option for option in named if option.role is Role.OPTION] or named
         if script:
@@ -149,11 +149,11 @@ class Ties:
             return before[-1] if before else None
         return None
 
-    def _has_spelling(self, option: KnobSite, spelling: str) -> bool:
-        """Whether the call that defines an option names this spelling as well: `add_argument("-j", "--workers")`."""
+    def spellings_of(self, option: KnobSite) -> frozenset[str]:
+        """All that a command line may call an option: `add_argument("-j", "--workers")`; its own spelling at least."""
         before = "\n".join(self._lines(option.file)[max(0, option.line - 8) : option.line])
         call = before[before.rfind("add_argument(") :] if "add_argument(" in before else ""
-        return bool(re.search(rf"[\"']{re.escape(spelling)}[\"']", call))
+        return frozenset({option.spelling, *re.findall(r"[\"'](--?[A-Za-z][\w-]*)[\"']", call)})
 
     def _in_scope(self, site: KnobSite, here: list[KnobSite], *, bare: bool) -> KnobSite | None:
         """The one of the same file that is meant where the reference stands."""

@@ -11,7 +11,8 @@ one place only. A program that keepfed started says itself which loader has how 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
@@ -23,7 +24,7 @@ from keepfed.knobs.ties import last_word, words
 
 _OPTION = re.compile(r"--?([A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
 _OVERRIDE = re.compile(r"\+{0,2}([A-Za-z_][\w./@]*)=(.*)", re.DOTALL)
-_SHORT = re.compile(r"(-[a-z])(\d+)")
+_SHORT = re.compile(r"(-[A-Za-z])(\d+)")
 _OUT_OF_PLAY = frozenset({Kind.RECORD, Kind.DEAD})
 _MOST_LINES = 30
 
@@ -44,9 +45,17 @@ class Told:
     """Batches per worker that it asks for ahead."""
 
 
-def with_effects(sites: Sequence[KnobSite], family: Sequence[Running], told: Sequence[Told] = ()) -> list[KnobSite]:
-    """The same sites with `in_effect` where the processes show it; `family` begins with the one that was asked about."""
-    found = [_by_loader(site, told) or _by_process(site, family) for site in sites]
+def with_effects(
+    sites: Sequence[KnobSite],
+    family: Sequence[Running],
+    told: Sequence[Told] = (),
+    spellings: Callable[[KnobSite], AbstractSet[str]] = lambda _: frozenset(),
+) -> list[KnobSite]:
+    """The same sites with `in_effect` where the processes show it; `family` begins with the one that was asked about.
+
+    `spellings` gives what else a command line may call an option, `-j` beside `--workers`.
+    """
+    found = [_by_loader(site, told) or _by_process(site, family, spellings) for site in sites]
     found = [
         None if seen and _is_anothers(site, seen, sites, family) else seen
         for site, seen in zip(sites, found, strict=True)
@@ -94,12 +103,14 @@ def _by_loader(site: KnobSite, told: Sequence[Told]) -> InEffect | None:
     return None if value is None else InEffect(str(value), loader.pid)
 
 
-def _by_process(site: KnobSite, family: Iterable[Running]) -> InEffect | None:
+def _by_process(
+    site: KnobSite, family: Iterable[Running], spellings: Callable[[KnobSite], AbstractSet[str]]
+) -> InEffect | None:
     """What the command line, the environment or the limits of one of the processes say."""
     if site.kind in _OUT_OF_PLAY:
         return None
     for process in family:
-        value = _value(site, process)
+        value = _value(site, process, spellings)
         if value is not None:
             return InEffect(value, process.pid)
     return None
@@ -135,7 +146,7 @@ def _same(site: KnobSite, seen: InEffect) -> bool:
         return False
 
 
-def _value(site: KnobSite, process: Running) -> str | None:
+def _value(site: KnobSite, process: Running, spellings: Callable[[KnobSite], AbstractSet[str]]) -> str | None:
     if site.knob == "threads_env":
         # A program that sets it in itself does so after the kernel took its picture of the environment.
         return None if site.file.endswith((".py", ".ipynb")) else process.environ.get(site.spelling)
@@ -143,13 +154,19 @@ def _value(site: KnobSite, process: Running) -> str | None:
         return None if process.shm_bytes is None else str(process.shm_bytes)
     if site.knob == "cpus_per_task":
         return process.environ.get("SLURM_CPUS_PER_TASK") or (str(process.cores) if process.cores else None)
-    return given(process.argv, site) if site.role in (Role.OPTION, Role.FLAG, Role.CONFIG, Role.DEFAULT) else None
+    if site.role is Role.OPTION:
+        return given(process.argv, site, spellings(site))
+    return given(process.argv, site) if site.role in (Role.FLAG, Role.CONFIG, Role.DEFAULT) else None
 
 
-def given(argv: Sequence[str], site: KnobSite) -> str | None:
-    """The value that a command line gives to an option, or to a key of Hydra's; the last one where it does so twice."""
-    names = {last_word(site.spelling), last_word(site.setting)} - {""}
-    short = {site.spelling} if re.fullmatch(r"-[a-z]", site.spelling) else set()
+def given(argv: Sequence[str], site: KnobSite, spellings: Iterable[str] = ()) -> str | None:
+    """The value that a command line gives to an option, or to a key of Hydra's; the last one where it does so twice.
+
+    `spellings` is what the option is called besides.
+    """
+    called = {site.spelling, *spellings}
+    short = {name for name in called if re.fullmatch(r"-[A-Za-z]", name)}
+    names = {last_word(name) for name in (*called - short, site.setting)} - {""}
     found: str | None = None
     for at, word in enumerate(argv):
         option, override, glued = _OPTION.fullmatch(word), _OVERRIDE.fullmatch(word), _SHORT.fullmatch(word)

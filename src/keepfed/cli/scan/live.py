@@ -12,8 +12,10 @@ from keepfed.errors import UnreachableError
 from keepfed.events import LoaderSeen, Settled, Window
 from keepfed.feed import RUN_VARIABLE, RunFolder
 from keepfed.host.running import Running
+from keepfed.knobs.project import Projects
 from keepfed.knobs.scan import Scanned
 from keepfed.knobs.site import KnobSite
+from keepfed.knobs.ties import Ties
 from keepfed.plan import LoaderId, Plan
 from keepfed.policy.in_effect import Told, live_workers, with_effects
 from keepfed.text import say
@@ -21,7 +23,9 @@ from keepfed.text import say
 
 def with_processes(scanned: Scanned, family: Sequence[Running]) -> Scanned:
     """The scan with `in_effect` filled in; `family` as `read_running` gives it, of this host or of a container."""
-    return replace(scanned, sites=tuple(with_effects(scanned.sites, family, _told(family, scanned.sites))))
+    ties = Ties(scanned.sites, Projects(scanned.files))
+    told = _told(family, scanned.sites)
+    return replace(scanned, sites=tuple(with_effects(scanned.sites, family, told, ties.spellings_of)))
 
 
 def process_line(family: Sequence[Running]) -> str:
