@@ -47,7 +47,7 @@ def test_what_the_build_gets_is_not_the_services() -> None:
 
 def test_a_service_in_the_hosts_ipc_namespace_has_no_size_of_its_own() -> None:
     (site,) = sites("compose.yaml", "services:\n  x:\n    shm_size: 2g\n    ipc: host\n")
-    assert site.kind is Kind.OVERRIDDEN
+    assert (site.kind, site.counts_at) == (Kind.OVERRIDDEN, "compose.yaml:4")
 
 
 def test_a_mount_over_dev_shm_takes_its_place_and_may_have_a_size() -> None:

@@ -97,6 +97,13 @@ data:
     ]
 
 
+@pytest.mark.parametrize("name", ["map.yaml", "map.yaml.j2"])
+def test_what_counts_instead_is_named_as_the_outer_file_has_it(name: str) -> None:
+    text = "kind: ConfigMap\ndata:\n  train.yaml: |\n    num_workers: 8\n    num_workers: 2\n"
+    found = sites(name, text)
+    assert [(site.value, site.counts_at) for site in found] == [("8", f"{name}:5"), ("2", "")]
+
+
 @pytest.mark.parametrize("section", ["shmVolume", "dshm", "sharedMemory"])
 def test_the_values_of_a_chart_tell_by_their_section(section: str) -> None:
     (site,) = sites("values.yaml", f"{section}:\n  enabled: true\n  sizeLimit: 4Gi\nlogs:\n  sizeLimit: 1Gi\n")

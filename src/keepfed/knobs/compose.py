@@ -36,13 +36,16 @@ def runs_something_else(document: Document, entry: Entry) -> bool:
     )
 
 
-def has_other_shm(document: Document, entry: Entry) -> bool:
-    """Whether the service has another's /dev/shm, so that its own size is never made (docker run, "IPC settings")."""
-    if document.sibling(entry, "ipc").startswith(("host", "service:", "container:")):
-        return True
+def other_shm(document: Document, entry: Entry) -> Entry | None:
+    """What gives the service another /dev/shm, so that its own size is never made (docker run, "IPC settings")."""
     root = entry.path[:-1]
-    mounts = (other for other in document.entries if other.part == entry.part and other.path[: len(root)] == root)
-    return any(_MOUNT.search(mount.text) for mount in mounts if {"volumes", "tmpfs"} & set(mount.path))
+    for other in document.entries:
+        if other.part != entry.part or other.path[: len(root)] != root:
+            continue
+        shares = other.path == (*root, "ipc") and other.text.startswith(("host", "service:", "container:"))
+        if shares or ({"volumes", "tmpfs"} & set(other.path) and _MOUNT.search(other.text)):
+            return other
+    return None
 
 
 def tmpfs_size(entry: Entry) -> tuple[int, int] | None:

@@ -202,9 +202,7 @@ def _site(
         value = replace(value, target=(0, len(entry.text)))
     source = document.source
     line, column = source.place(entry.start)
-    kind = value.kind
-    if kind is not Kind.REFERENCE and _is_replaced(document, whole, meaning.knob, setting):
-        kind = Kind.OVERRIDDEN
+    replacing = None if value.kind is Kind.REFERENCE else _replacing(document, whole, meaning.knob, setting)
     yield KnobSite(
         file=source.name,
         line=line,
@@ -213,7 +211,7 @@ def _site(
         knob=meaning.knob,
         spelling=spelling,
         value=entry.text,
-        kind=kind,
+        kind=Kind.OVERRIDDEN if replacing else value.kind,
         form=document.form,
         role=role,
         quoted=entry.quoted,
@@ -222,14 +220,16 @@ def _site(
         owner=owner or _owner(document, entry),
         refers_to=value.refers_to,
         setting=setting or ".".join(entry.path),
+        counts_at=f"{source.name}:{source.place(replacing.start)[0]}" if replacing else "",
     )
 
 
-def _is_replaced(document: Document, entry: Entry, knob: str, setting: str) -> bool:
-    """Whether a later value of the same key, or the host's own shared memory, takes the place of this value."""
-    if knob == "shm_size" and entry.key == "shm_size" and compose.has_other_shm(document, entry):
-        return True
-    return not setting and not entry.key.isdigit() and not document.last_of_its_key(entry)
+def _replacing(document: Document, entry: Entry, knob: str, setting: str) -> Entry | None:
+    """What takes the place of this value: a later one of the same key, or for a size another /dev/shm."""
+    if knob == "shm_size" and entry.key == "shm_size" and (other := compose.other_shm(document, entry)):
+        return other
+    last = document.at(entry.part, entry.path)
+    return last if last is not entry and not setting and not entry.key.isdigit() else None
 
 
 def _target(document: Document, entry: Entry, value: Written) -> Span | None:

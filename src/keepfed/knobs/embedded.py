@@ -25,7 +25,14 @@ def _moved(source: Source, site: KnobSite, start: int, disk_start: int) -> KnobS
         column=site.column + (column - 1 if site.line == 1 else 0),
         span=_shifted(site.span, disk_start),
         target=_shifted(site.target, disk_start) if site.target else None,
+        counts_at=_in_outer_file(site, source.name, line),
     )
+
+
+def _in_outer_file(site: KnobSite, name: str, first_line: int) -> str:
+    """`FILE:LINE` of the place that counts instead, as the outer file has it."""
+    inner, _, line = site.counts_at.rpartition(":")
+    return f"{name}:{int(line) + first_line - 1}" if inner and inner == site.file else site.counts_at
 
 
 def _shifted(span: Span, by: int) -> Span:

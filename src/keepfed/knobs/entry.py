@@ -122,7 +122,3 @@ class Document:
     def keys_beside(self, entry: Entry) -> list[str]:
         """The keys of the mapping that it stands in, those of nested mappings included."""
         return self.homes.keys[entry.home]
-
-    def last_of_its_key(self, entry: Entry) -> bool:
-        """Whether no later value has the same key in the same mapping: loaders take the last."""
-        return self.at(entry.part, entry.path) is entry

@@ -22,7 +22,12 @@ def read(source: Source) -> Iterable[KnobSite]:
     inner = source.name.rpartition(".")[0]
     row = reading.reader_for(inner, b"") if "." in inner.replace("\\", "/").rpartition("/")[2] else None
     if row is not None:
-        return [replace(site, file=source.name) for site in reading.read(replace(source, name=inner))]
+        return [_named(site, inner, source.name) for site in reading.read(replace(source, name=inner))]
     if _MANIFEST.search(source.utf8):
         return yaml_config.read(source)
     raise reading.Unreadable
+
+
+def _named(site: KnobSite, inner: str, name: str) -> KnobSite:
+    counts_at = site.counts_at.removeprefix(inner)
+    return replace(site, file=name, counts_at=name + counts_at if counts_at != site.counts_at else site.counts_at)
