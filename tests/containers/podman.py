@@ -29,6 +29,7 @@ default_ulimits = []
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc-plain"
+{locks}
 [engine.runtimes]
 runc-plain = ["{runtime}"]
 [network]
@@ -40,8 +41,12 @@ class NoEngine(Exception):
     """Why no container can be started here."""
 
 
-def settings(folder: Path) -> dict[str, str]:
-    """Write settings into this folder; returns the environment in which podman obeys them. Raises NoEngine."""
+def settings(folder: Path, *, apart: bool = False) -> dict[str, str]:
+    """Write settings into this folder; returns the environment in which podman obeys them. Raises NoEngine.
+
+    `apart`: for a podman with storage of its own. The first start of such a one frees all locks, which usually lie in a segment
+    that every podman of this machine shares: it gets locks of its own, too.
+    """
     for program in ("podman", "runc"):
         if shutil.which(program) is None:
             raise NoEngine(f"there is no {program} here")
@@ -51,5 +56,8 @@ def settings(folder: Path) -> dict[str, str]:
     networks = folder / "networks"
     networks.mkdir()
     file = folder / "containers.conf"
-    file.write_text(_SETTINGS.format(runtime=runtime, networks=networks), encoding="utf-8")
+    file.write_text(
+        _SETTINGS.format(runtime=runtime, networks=networks, locks='lock_type = "file"' if apart else ""),
+        encoding="utf-8",
+    )
     return {**os.environ, "CONTAINERS_CONF": str(file)}

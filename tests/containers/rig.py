@@ -69,7 +69,7 @@ class Rig:
             raise NoEngine("a podman service of one's own needs root on Linux")
         if not os.access(BUSYBOX, os.X_OK):
             raise NoEngine(f"there is no {BUSYBOX} to make an image of")
-        environment = settings(folder)
+        environment = settings(folder, apart=True)
         podman = _podman(folder)
         try:
             _import(podman, environment, folder)
