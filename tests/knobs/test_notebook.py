@@ -67,6 +67,17 @@ def test_cells_are_one_program() -> None:
     assert values(text) == [("num_workers", "8"), ("num_workers", "workers")]
 
 
+def test_a_mistake_in_one_cell_hides_nothing_in_the_others() -> None:
+    text = notebook(
+        "x = (1,\n",
+        "workers = 8\n",
+        'y = """\n',
+        "DataLoader(data, num_workers=workers)\n",
+        "print 3\nnum_workers = 2\n",
+    )
+    assert values(text) == [("num_workers", "8"), ("num_workers", "workers"), ("num_workers", "2")]
+
+
 def test_lines_for_ipython_do_not_hide_the_code_around_them() -> None:
     cell = (
         "%matplotlib inline\n%cd /x\n!ls \\\n  -l\nfor x in y:\n    !echo {x}\n    %time z = DataLoader(d, num_workers=3)\n?x\n"

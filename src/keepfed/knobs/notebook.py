@@ -11,8 +11,10 @@ they repeat numbers that nobody runs.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import warnings
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -77,9 +79,27 @@ def _programs(cells: list[Cell]) -> Iterator[tuple[Cell, bytes, str]]:
             for magic in _MAGIC.finditer(cell.text):
                 if magic[2] in _RUNS_SHELL:
                     yield cell, _blanked(cell.text[: magic.end()], 0, magic.end(2)), "cell.sh"
-    if python:
-        whole = _joined(python)
+    for whole in _wholes(python):
         yield whole, _MAGIC.sub(_as_python, whole.text), ""
+
+
+def _wholes(cells: list[Cell]) -> list[Cell]:
+    """The cells as one program; those that are none stay by themselves, so that a mistake in one hides nothing in the others."""
+    whole = _joined(cells)
+    if not cells or _is_python(whole):
+        return [whole] if cells else []
+    sound = [cell for cell in cells if _is_python(cell)]
+    return [*([_joined(sound)] if sound else []), *(cell for cell in cells if cell not in sound)]
+
+
+def _is_python(cell: Cell) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(_MAGIC.sub(_as_python, cell.text))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def _read_as(cell: Cell, text: bytes, name: str, source: Source) -> Iterator[KnobSite]:
@@ -160,7 +180,7 @@ def _unescaped(node: Node) -> Cell | None:
 
 def _meaning(escape: bytes) -> bytes:
     try:
-        return str(json.loads(b'"' + escape + b'"')).encode("utf-8", "replace")
+        return str(json.loads(b'"' + escape + b'"')).replace("\0", " ").encode("utf-8", "replace")
     except ValueError:
         return escape
 
