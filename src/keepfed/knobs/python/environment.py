@@ -18,7 +18,7 @@ def item(walk: Walk, target: ast.expr, value: ast.expr, scope: Scope) -> bool:
     """`os.environ["NAME"] = value`; whether it was one."""
     if not isinstance(target, ast.Subscript) or not (name := text_of(target.slice)):
         return False
-    if not _is_environment(dotted(target.value)):
+    if not _is_environment(dotted(target.value)) or not name.isupper():
         return False
     walk.push(value, scope, ("variable", name))
     _place(walk, name, value, scope, dotted(target.value))
@@ -50,8 +50,7 @@ def variable(walk: Walk, name: str, value: ast.expr, scope: Scope, *, owner: str
 
 
 def _is_environment(root: str) -> bool:
-    last = root.rpartition(".")[2].lower()
-    return last in {"environ", "env", "environment", "env_vars", "envs", "new_env", "current_env", "env_copy", "my_env"}
+    return root.rpartition(".")[2].lower().endswith(("environ", "env", "environment", "env_vars", "envs", "env_copy"))
 
 
 def _place(walk: Walk, name: str, value: ast.expr, scope: Scope, owner: str) -> None:
