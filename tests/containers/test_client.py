@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,30 @@ def test_a_file_that_changed_meanwhile_is_not_written(rig: Rig, resting: str) ->
         with pytest.raises(UnreachableError, match="has changed"):
             found.write(before, b"0\n")
         assert rig.sh(resting, "cat /changing/a.txt") == "other\n"
+
+
+def test_on_a_full_disk_the_file_stays_as_it_is(rig: Rig, tmp_path: Path) -> None:
+    """A volume on a file system of its own that is full: an engine removes the file before it writes it anew."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("no file system of one's own can be mounted here")
+    try:
+        (small / "opt.txt").write_text("4\n", encoding="utf-8")
+        with rig.container(binds=[f"{small}:/small"]) as name, find_container(name) as found:
+            before = found.read("/small/opt.txt")
+            (small / "fill").write_bytes(b"x" * 900_000)
+            with pytest.raises(UnreachableError, match="disk is full"):
+                found.write(before, b"0\n")
+            assert (small / "opt.txt").read_bytes() == b"4\n"
+            (small / "fill").unlink()
+            found.write(before, b"0\n")
+            assert (small / "opt.txt").read_bytes() == b"0\n"
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
 
 
 def test_the_images_own_copy_is_still_there_after_an_edit(rig: Rig) -> None:

@@ -24,6 +24,7 @@ from keepfed.engine.client import ANSWER_S, Engine
 from keepfed.engine.mounts import Mount, Placed, mounts_of, placed
 from keepfed.engine.owners import owner_in_layers, owner_through_process
 from keepfed.engine.pids import processes_here
+from keepfed.engine.room import SPARE_BYTES, free_bytes
 from keepfed.errors import UnreachableError
 from keepfed.text import say
 
@@ -253,6 +254,7 @@ class Container:
         owner = self.require_writable(before)
         self.require_unchanged(before)
         folder, name = posixpath.split(before.path)
+        self._require_room(folder, len(data))
         packed = pack(name, data, before.mode, owner, float(int(time.time())))
         with self.engine.asking(say("engine.doing_write", path=before.path, name=self.name)):
             if not self.engine.api.put_archive(self.id, folder, packed):
@@ -292,6 +294,18 @@ class Container:
         finally:
             with self.engine.asking(doing):
                 api.remove_container(made["Id"], v=True, force=True)
+
+    def _require_room(self, folder: str, size: int) -> None:
+        """Raise UnreachableError where a file of this size would not fit."""
+        if not self.engine.local:
+            return
+        pid = self.pid if self.processes_here() else None
+        free = free_bytes(pid, self.detail, folder)
+        if free is not None and free < size + SPARE_BYTES:
+            raise UnreachableError(
+                say("engine.disk_full", folder=folder, name=self.name, free=free),
+                next_step=say("engine.disk_full_next"),
+            )
 
     def _owner(self, path: str) -> tuple[int, int] | None:
         """User and group of a file that Podman hands out as root's: seen through its first process's root, or asked inside."""
