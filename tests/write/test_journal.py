@@ -17,7 +17,7 @@ from keepfed.errors import UnreachableError
 from keepfed.knobs.journal import Change, journal_in, journals_about, own_journal, read_changes, standing
 from keepfed.knobs.site import Span
 from keepfed.write.carrying_out import Done, FileEdits, carry_out
-from keepfed.write.noting import JournalError
+from keepfed.write.noting import JournalError, kept_copy
 from keepfed.write.replacing import WriteError
 from keepfed.write.taking_back import ChangedSince, select, take_back
 
@@ -179,6 +179,54 @@ def test_a_file_elsewhere_is_noted_here_and_there(project: Path, tmp_path_factor
     assert len(read_changes(journals_about([project, elsewhere]))) == 1
     undo(elsewhere)
     assert file.read_bytes() == b"4"
+
+
+@pytest.mark.parametrize("way", ["absolute", "upwards", "link"])
+def test_a_journal_that_came_with_a_repository_reaches_no_file_outside_of_it(
+    project: Path, tmp_path_factory: pytest.TempPathFactory, way: str
+) -> None:
+    inside, outside = project / "x", tmp_path_factory.mktemp("home") / ".bashrc"
+    inside.write_bytes(b"4")
+    outside.write_bytes(b"8")
+    change(project, replacing(inside, (b"4", b"8")))
+    (project / "link").symlink_to(outside.parent)
+    journal = journal_in(project)
+    line = json.loads(journal.read_text())
+    line["file"] = {
+        "absolute": str(outside),
+        "upwards": os.path.relpath(outside, project),
+        "link": "link/.bashrc",
+    }[way]
+    journal.write_text(json.dumps(line) + "\n")
+    assert known(project) == []
+
+
+def test_a_file_elsewhere_whose_project_takes_no_journal_is_noted_in_the_users_own(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / ".keepfed").write_text("not a folder")
+    file = elsewhere / "x"
+    file.write_bytes(b"4")
+    change(project, replacing(file, (b"4", b"8")))
+    undo(project)
+    assert file.read_bytes() == b"4"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="modes are POSIX's")
+def test_a_journal_that_others_may_write_is_not_read(project: Path) -> None:
+    file = project / "x"
+    file.write_bytes(b"4")
+    change(project, replacing(file, (b"4", b"8")))
+    journal_in(project).chmod(0o666)
+    assert known(project) == []
+
+
+def test_no_kept_copy_is_named_by_a_path(project: Path) -> None:
+    (project / "secret").write_bytes(b"secret")
+    (project / ".keepfed" / "before").mkdir(parents=True)
+    assert kept_copy([journal_in(project)], "../../secret") is None
+    assert kept_copy([journal_in(project)], str(project / "secret")) is None
 
 
 def test_a_project_inside_another_has_its_own_note(project: Path) -> None:

@@ -20,7 +20,7 @@ import base64
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,16 +145,33 @@ def journals_about(places: Iterable[Path]) -> list[Path]:
 def read_changes(journals: Iterable[Path]) -> list[Change]:
     """Every change in these journals in the order of time; one that stands in two of them once.
 
-    A journal that belongs to another user, or is a symbolic link, is not read: what `undo` does follows from it. Lines that
-    cannot be read (a disk that was full in the middle of one) are left out.
+    What `undo` does follows from a journal, so one is not read that is a symbolic link or that others could have written, and
+    what it says of files outside its own folder counts only where their own journal says so too: a journal may have come with
+    somebody's repository. Lines that cannot be read (a disk that was full in the middle of one) are left out.
     """
     found: dict[str, Change] = {}
     for journal in journals:
-        for line in _lines(journal):
-            change = _change(line, journal)
-            if change is not None:
+        for change in _changes(journal):
+            if _is_vouched_for(change, journal):
                 found.setdefault(change.id, change)
     return sorted(found.values(), key=lambda change: change.time)
+
+
+def _changes(journal: Path) -> Iterator[Change]:
+    for line in _lines(journal):
+        change = _change(line, journal)
+        if change is not None:
+            yield change
+
+
+def _is_vouched_for(change: Change, journal: Path) -> bool:
+    """Whether a journal may speak of that file: it lies in the journal's folder, links resolved, or another one says the same."""
+    own = own_journal()
+    real = Path(os.path.realpath(change.file))
+    if change.container or journal == own or real.is_relative_to(os.path.realpath(journal.parent.parent)):
+        return True
+    others = [other for other in (journal_in(project_folder(real.parent)), own) if other and other != journal]
+    return any(change == other for at in others for other in _changes(at))
 
 
 def standing(changes: Iterable[Change]) -> list[Change]:
@@ -181,7 +198,7 @@ def _lines(journal: Path) -> list[bytes]:
         descriptor = os.open(journal, flags)
         try:
             facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode) or (hasattr(os, "geteuid") and facts.st_uid != os.geteuid()):
+            if not stat.S_ISREG(facts.st_mode) or _is_foreign(facts):
                 return []
             with open(descriptor, "rb", closefd=False) as file:
                 return file.read().split(b"\n")
@@ -189,6 +206,11 @@ def _lines(journal: Path) -> list[bytes]:
             os.close(descriptor)
     except OSError:
         return []
+
+
+def _is_foreign(facts: os.stat_result) -> bool:
+    """Whether somebody else has written a file, or could have."""
+    return hasattr(os, "geteuid") and (facts.st_uid != os.geteuid() or bool(facts.st_mode & 0o022))
 
 
 def _change(line: bytes, journal: Path) -> Change | None:

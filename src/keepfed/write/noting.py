@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ class Journal:
 
 def kept_copy(journals: Sequence[Path], name: str) -> bytes | None:
     """What a file held before the change whose `sha256_before` is `name`, if a copy was kept."""
+    if not re.fullmatch(r"[0-9a-f]{64}", name):
+        return None  # it stands in a line that somebody may have edited, and names a file here
     for journal in journals:
         with (
             contextlib.suppress(OSError),
@@ -86,29 +89,34 @@ def kept_copy(journals: Sequence[Path], name: str) -> bytes | None:
 def open_journals(where: Path, files: Sequence[Path]) -> Iterator[list[Journal]]:
     """The journals that changes of `files`, made by somebody who stands in `where`, are noted in; all locked.
 
-    The first is that of the project's folder, or the user's own where that cannot be written. Other projects (elsewhere, or inside this one)
-    get their own note as well, where that can be had. Raises JournalError.
+    The first is that of the project's folder. Other projects (elsewhere, or inside this one) get their own note as well: what
+    a journal says of files outside its folder is believed only if theirs says so too. For each that cannot be written, the
+    user's own stands in. Raises JournalError.
     """
     home = project_folder(where)
     others = {project_folder(file.parent) for file in files} - {home}
     with contextlib.ExitStack() as opened:
-        journals = [_first(opened, [journal_in(home), *filter(None, [own_journal()])])]
-        for folder in sorted(others):
-            with contextlib.suppress(OSError):
-                journals.append(_opened(opened, journal_in(folder)))
+        journals: list[Journal] = []
+        for folder in (home, *sorted(others)):
+            _add_first(opened, journals, [journal_in(folder), *filter(None, [own_journal()])])
         # In one order for everybody: two people who edit each other's projects must not wait for each other.
         for journal in sorted(journals, key=lambda journal: journal.path):
             _lock(journal.descriptor)
         yield journals
 
 
-def _first(opened: contextlib.ExitStack, places: Sequence[Path]) -> Journal:
+def _add_first(opened: contextlib.ExitStack, journals: list[Journal], places: Sequence[Path]) -> None:
+    """Open the first of these places that can be written, unless it is open already."""
     failures = []
     for place in places:
+        if any(journal.path == place for journal in journals):
+            return
         try:
-            return _opened(opened, place)
+            journals.append(_opened(opened, place))
         except OSError as error:
             failures.append(f"{place}: {error.strerror or error}")
+        else:
+            return
     raise JournalError(say("edit.no_journal", reasons="; ".join(failures)), next_step=say("edit.no_journal_next"))
 
 
