@@ -13,8 +13,8 @@ from keepfed.edit.choosing import Place
 from keepfed.edit.planning import planned
 from keepfed.edit.replacement import applied, reversed_edits
 from keepfed.edit.respelling import says_the_same
-from keepfed.knobs.journal import journals_about, read_changes
 from keepfed.knobs.knob import Wish, wish
+from keepfed.knobs.origin.journal import journals_about, read_changes
 from keepfed.knobs.scan import scan_files
 from keepfed.knobs.site import Kind, KnobSite
 from keepfed.knobs.walk import Bytes

@@ -14,7 +14,7 @@ import pytest
 
 from keepfed.edit.replacement import Edit
 from keepfed.errors import UnreachableError
-from keepfed.knobs.journal import Change, journal_in, journals_about, own_journal, read_changes, standing
+from keepfed.knobs.origin.journal import Change, journal_in, journals_about, own_journal, read_changes, standing
 from keepfed.knobs.site import Span
 from keepfed.write.carrying_out import Done, FileEdits, carry_out
 from keepfed.write.noting import JournalError, kept_copy

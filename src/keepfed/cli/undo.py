@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from keepfed.inside.writing import Reaching
-from keepfed.knobs.journal import Change, journals_about, read_changes
+from keepfed.knobs.origin.journal import Change, journals_about, read_changes
 from keepfed.text import say
 from keepfed.write.carrying_out import carry_out
 from keepfed.write.taking_back import ChangedSince, TakenBack, select, take_back

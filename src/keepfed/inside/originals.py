@@ -12,8 +12,8 @@ from pathlib import Path
 
 from keepfed.engine.container import Container
 from keepfed.errors import UnreachableError
-from keepfed.knobs.journal import journals_about, read_changes, standing
-from keepfed.knobs.original import from_journal, matched, sites_in, with_originals
+from keepfed.knobs.origin.journal import journals_about, read_changes, standing
+from keepfed.knobs.origin.original import from_journal, matched, sites_in, with_originals
 from keepfed.knobs.site import KnobSite, Original
 from keepfed.knobs.source import Source
 from keepfed.knobs.walk import limit_bytes

@@ -18,7 +18,7 @@ from keepfed.engine.client import find_container
 from keepfed.engine.container import Container
 from keepfed.errors import UnreachableError
 from keepfed.inside.places import on_host
-from keepfed.knobs.journal import Change
+from keepfed.knobs.origin.journal import Change
 from keepfed.text import say
 from keepfed.write.carrying_out import FileEdits
 from keepfed.write.replacing import ChangedMeanwhile

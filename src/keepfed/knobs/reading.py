@@ -55,24 +55,24 @@ READERS: tuple[Reader, ...] = (
     Reader("keepfed.knobs.notebook:read", suffixes=(".ipynb",)),
     # keys and values
     Reader(
-        "keepfed.knobs.json_config:read",
+        "keepfed.knobs.config.json_config:read",
         suffixes=(".json", ".jsonc", ".json5", ".jsonnet", ".libsonnet", ".code-workspace"),
     ),
     Reader(
-        "keepfed.knobs.yaml_config:read",
+        "keepfed.knobs.config.yaml_config:read",
         suffixes=(".yaml", ".yml", ".yaml.example", ".yml.example"),
         begins=rb"\A(?:%YAML\b|---\s*\n)",
     ),
-    Reader("keepfed.knobs.toml_config:read", suffixes=(".toml",), names=r"pipfile"),
-    Reader("keepfed.knobs.ini_config:read", suffixes=(".ini", ".cfg", ".config", ".conf", ".properties")),
+    Reader("keepfed.knobs.config.toml_config:read", suffixes=(".toml",), names=r"pipfile"),
+    Reader("keepfed.knobs.config.ini_config:read", suffixes=(".ini", ".cfg", ".config", ".conf", ".properties")),
     Reader(
-        "keepfed.knobs.printout:read",
+        "keepfed.knobs.config.printout:read",
         names=r"(?:.*[_-])?(?:opts?|options|args|arguments|config|params|hparams|hyper-?params|settings)\.txt",
         begins=rb"(?mi)^[-=*#]{3,} ?(?:options|arguments|args|end) ?[-=*#]{3,}|\A\s*Namespace\(",
     ),
     # command lines
     Reader(
-        "keepfed.knobs.shell:read",
+        "keepfed.knobs.commands.shell:read",
         suffixes=(
             ".sh",
             ".bash",
@@ -93,15 +93,15 @@ READERS: tuple[Reader, ...] = (
         programs=r"(?:ba|z|k|da|fi|c|tc|a)?sh",
         begins=rb"(?m)^#(?:SBATCH|PBS|BSUB|\$) -",
     ),
-    Reader("keepfed.knobs.makefile:read", names=r"(?:gnu)?makefile(?:\..*)?", suffixes=(".mk", ".mak")),
+    Reader("keepfed.knobs.commands.makefile:read", names=r"(?:gnu)?makefile(?:\..*)?", suffixes=(".mk", ".mak")),
     Reader(
-        "keepfed.knobs.dockerfile:read",
+        "keepfed.knobs.commands.dockerfile:read",
         names=r"(?:docker|container)file(?:[._-].*)?",
         suffixes=(".dockerfile", ".containerfile"),
     ),
-    Reader("keepfed.knobs.dotenv:read", names=r"\.?env(?:rc)?|\.env[._-].*|.*\.env(?:\.\w+)?"),
+    Reader("keepfed.knobs.commands.dotenv:read", names=r"\.?env(?:rc)?|\.env[._-].*|.*\.env(?:\.\w+)?"),
     # templates of any of the above
-    Reader("keepfed.knobs.template:read", suffixes=(".tpl", ".tmpl", ".j2", ".jinja", ".jinja2", ".m4", ".in")),
+    Reader("keepfed.knobs.config.template:read", suffixes=(".tpl", ".tmpl", ".j2", ".jinja", ".jinja2", ".m4", ".in")),
     # what no parser of ours reads: Windows' scripts, and rarer kinds of settings
     Reader(_LINES, names=r"justfile|procfile", suffixes=(".bat", ".cmd", ".ps1", ".psm1", ".gin", ".service")),
 )

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from keepfed.knobs.exclusions import content_reason, document_or_log
-from keepfed.knobs.files import Files
 from keepfed.knobs.mentions import mentions_a_setting
-from keepfed.knobs.precedence import decided
+from keepfed.knobs.precedence.decided import decided
+from keepfed.knobs.precedence.files import Files
 from keepfed.knobs.reading import read_or_lines, reader_for
 from keepfed.knobs.site import KnobSite, Skipped
 from keepfed.knobs.source import Source

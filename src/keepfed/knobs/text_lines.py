@@ -16,12 +16,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from keepfed.knobs.command_line import sites_of_words
-from keepfed.knobs.program import program_like
+from keepfed.knobs.commands.command_line import sites_of_words
+from keepfed.knobs.commands.program import program_like
+from keepfed.knobs.commands.words import Word, unquoted
 from keepfed.knobs.site import Form, Kind, KnobSite, Role
 from keepfed.knobs.source import Source
 from keepfed.knobs.spelling import Spelled, spelled
-from keepfed.knobs.words import Word, unquoted
 
 _COMMENT = re.compile(
     rb"""

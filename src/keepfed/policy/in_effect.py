@@ -19,8 +19,8 @@ from pathlib import PurePosixPath
 from keepfed.errors import UsageError
 from keepfed.host.running import Running
 from keepfed.knobs.knob import size_bytes
+from keepfed.knobs.precedence.ties import last_word, words
 from keepfed.knobs.site import InEffect, Kind, KnobSite, Role
-from keepfed.knobs.ties import last_word, words
 
 _OPTION = re.compile(r"--?([A-Za-z][\w.-]*)(?:=(.*))?", re.DOTALL)
 _OVERRIDE = re.compile(r"\+{0,2}([A-Za-z_][\w./@]*)=(.*)", re.DOTALL)

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from keepfed.edit.replacement import Edit, applied, in_order, sha256
 from keepfed.errors import KeepfedError
-from keepfed.knobs.journal import Change
+from keepfed.knobs.origin.journal import Change
 from keepfed.text import say
 from keepfed.write.noting import Journal, JournalError, open_journals
 from keepfed.write.replacing import Content, WriteError, replace_all

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keepfed.errors import KeepfedError
-from keepfed.knobs.journal import FOLDER, Change, journal_in, own_journal, project_folder
+from keepfed.knobs.origin.journal import FOLDER, Change, journal_in, own_journal, project_folder
 from keepfed.text import say
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)

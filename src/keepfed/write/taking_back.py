@@ -18,7 +18,7 @@ from pathlib import Path
 from keepfed.edit.diff import unified
 from keepfed.edit.replacement import Edit, applied, reversed_edits, sha256
 from keepfed.errors import UnreachableError
-from keepfed.knobs.journal import Change, standing
+from keepfed.knobs.origin.journal import Change, standing
 from keepfed.knobs.site import Span
 from keepfed.text import say
 from keepfed.write.carrying_out import FileEdits, Remote

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from keepfed.knobs.changes import MOST_COMMITS, Changed
+from keepfed.knobs.origin.changes import MOST_COMMITS, Changed
 from keepfed.text import say
 
 

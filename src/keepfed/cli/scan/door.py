@@ -17,10 +17,10 @@ import typer
 from keepfed.cli.scan.expect import Verdict, verdict_of
 from keepfed.cli.scan.report import as_text, report
 from keepfed.errors import UsageError
-from keepfed.knobs.changes import changes_of
 from keepfed.knobs.knob import UnknownName, wish, wish_among
-from keepfed.knobs.original import with_originals
-from keepfed.knobs.project import Projects
+from keepfed.knobs.origin.changes import changes_of
+from keepfed.knobs.origin.original import with_originals
+from keepfed.knobs.precedence.project import Projects
 from keepfed.knobs.scan import Scanned, scan_paths
 from keepfed.text import say
 

@@ -12,7 +12,7 @@ from keepfed.inside.originals import with_first_values
 from keepfed.inside.places import on_host
 from keepfed.inside.processes import running_in
 from keepfed.inside.reading import scan_container
-from keepfed.knobs.changes import Changed, changes_inside, changes_of
+from keepfed.knobs.origin.changes import Changed, changes_inside, changes_of
 from keepfed.knobs.scan import Scanned
 
 

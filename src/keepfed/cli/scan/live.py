@@ -12,10 +12,10 @@ from keepfed.errors import UnreachableError
 from keepfed.events import LoaderSeen, Settled, Window
 from keepfed.feed import RUN_VARIABLE, RunFolder
 from keepfed.host.running import Running
-from keepfed.knobs.project import Projects
+from keepfed.knobs.precedence.project import Projects
+from keepfed.knobs.precedence.ties import Ties
 from keepfed.knobs.scan import Scanned
 from keepfed.knobs.site import KnobSite
-from keepfed.knobs.ties import Ties
 from keepfed.plan import LoaderId, Plan
 from keepfed.policy.in_effect import Told, live_workers, with_effects
 from keepfed.text import say

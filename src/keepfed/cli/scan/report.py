@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from keepfed.cli.scan.expect import Verdict
-from keepfed.knobs.changes import MOST_COMMITS, Changed
+from keepfed.knobs.origin.changes import MOST_COMMITS, Changed
 from keepfed.knobs.scan import Scanned
 from keepfed.knobs.site import KnobSite, Skipped
 from keepfed.text import say

@@ -13,7 +13,7 @@ from keepfed.edit.choosing import Choice
 from keepfed.edit.planning import Planned
 from keepfed.edit.restarting import restarts
 from keepfed.errors import KeepfedError
-from keepfed.knobs.journal import project_folder
+from keepfed.knobs.origin.journal import project_folder
 from keepfed.knobs.scan import Scanned, scan_paths
 from keepfed.knobs.site import Kind, KnobSite
 from keepfed.text import say

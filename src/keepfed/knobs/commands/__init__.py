@@ -1,0 +1,1 @@
+"""Settings on command lines: of shells, of Makefiles and Dockerfiles, of batch jobs."""

@@ -1,0 +1,1 @@
+"""What stood in a place before, and who changed it: the journal, and git."""
