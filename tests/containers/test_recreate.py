@@ -151,6 +151,8 @@ def test_a_new_one_that_ends_is_replaced_by_the_old_one_with_its_last_words(
     flag.touch()
     command = "test -e /flags/flag && exec sleep 1000; echo no flag here; exit 7"
     with rig.container("sh", "-c", command, name="fragile", binds=[f"{tmp_path}:/flags"]) as name:
+        while "sleep 1000" not in rig.sh(name, "ps"):
+            pass  # it has not looked for the flag yet
         flag.unlink()
         code = main(["recreate", name, "--shm-size", "1g"])
         err = capsys.readouterr().err

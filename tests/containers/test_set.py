@@ -98,13 +98,15 @@ def test_a_place_that_is_pointed_at_is_changed_wherever_it_lies(rig: Rig, restin
     assert rig.sh(resting, "cat /pointed/a.yaml") == "num_workers: 4\ntest_num_workers: 2\n"
 
 
-def test_an_undo_refuses_what_changed_since_and_writes_nothing(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
-    with rig.container(working_dir="/app") as name:
-        assert main(["set", "num_workers=2", "--container", name, "--write"]) == 0
-        rig.sh(name, "echo 'batch_size: 8' >> /app/config.yaml")
-        assert main(["undo"]) == 1
-        assert "+batch_size: 8" in capsys.readouterr().out
-        assert rig.sh(name, "cat /app/config.yaml") == "num_workers: 2\nbatch_size: 8\n"
+def test_an_undo_refuses_what_changed_since_and_writes_nothing(
+    rig: Rig, resting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig.sh(resting, "mkdir /since; echo 'num_workers: 4' > /since/a.yaml")
+    assert main(["set", "num_workers=2", "/since/a.yaml", "--container", resting, "--write"]) == 0
+    rig.sh(resting, "echo 'batch_size: 8' >> /since/a.yaml")
+    assert main(["undo"]) == 1
+    assert "+batch_size: 8" in capsys.readouterr().out
+    assert rig.sh(resting, "cat /since/a.yaml") == "num_workers: 2\nbatch_size: 8\n"
 
 
 def test_an_undo_finds_the_container_that_took_the_place_of_another(rig: Rig) -> None:
