@@ -455,3 +455,33 @@ def test_an_option_that_does_not_exist_is_wrong_usage(
     code, out, err = called(capfdbinary, "set", "num_workers=6", typed)
     assert (code, out) == (2, b"")
     assert typed.partition("=")[0] in err
+
+
+def test_a_script_beside_a_file_that_was_named_is_said_to_win(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    (project / "train.py").write_text(PROGRAM)
+    assert "run.sh" not in called(capfdbinary, "set", "--workers=0", "train.py")[2]
+    (project / "run.sh").write_text("python train.py --workers 12\n")
+    code, out, err = called(capfdbinary, "set", "--workers=0", "train.py", "--write")
+    assert code == 0
+    assert b"+parser.add_argument" in out
+    assert "run.sh:1" in err
+
+
+def test_undo_leaves_alone_what_was_changed_in_another_project(
+    project: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = project.parent / "other"
+    other.mkdir()
+    (other / "train.py").write_bytes(TRAIN)
+    (other / ".keepfed").write_text("no folder, so that the user's own journal is taken")
+    monkeypatch.chdir(other)
+    assert called(capfdbinary, "set", "num_workers=16", "--write")[0] == 0
+    monkeypatch.chdir(project)
+    code, _, err = called(capfdbinary, "undo")
+    assert code == 3
+    assert "nothing to take back" in err
+    monkeypatch.chdir(other)
+    assert called(capfdbinary, "undo")[0] == 0
+    assert (other / "train.py").read_bytes() == TRAIN

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from keepfed.inside.writing import Reaching
-from keepfed.knobs.origin.journal import Change, journals_about, read_changes
+from keepfed.knobs.origin.journal import Change, journal_in, journals_about, project_folder, read_changes
 from keepfed.text import say
 from keepfed.write.carrying_out import carry_out
 from keepfed.write.taking_back import ChangedSince, TakenBack, select, take_back
@@ -24,7 +25,7 @@ def undo(
     journals = journals_about([here] if what is None else [here, here / what])
     changes = read_changes(journals)
     with Reaching() as reach:
-        chosen = select(changes, what, here, reach.identity(container))
+        chosen = select(_of_here(changes, here) if what is None else changes, what, here, reach.identity(container))
         try:
             plan = take_back(chosen, changes, journals, reach)
         except ChangedSince as error:
@@ -32,6 +33,15 @@ def undo(
             raise
         _carry_out(plan, here)
     return 0
+
+
+def _of_here(changes: Sequence[Change], here: Path) -> list[Change]:
+    """What the project's journal has, and what lies in the project: the user's own journal has other projects' changes as well."""
+    root = project_folder(here)
+    noted = {change.id for change in read_changes([journal_in(root)])}
+    return [
+        change for change in changes if change.container or change.id in noted or Path(change.file).is_relative_to(root)
+    ]
 
 
 def _carry_out(plan: TakenBack, here: Path) -> None:

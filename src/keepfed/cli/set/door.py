@@ -64,7 +64,7 @@ def set(  # noqa: A001  # the verb's name; the type is not needed here
         tell_already(made.already)
         tell_ways(made.choices)
         refuse_missing(made, scanned, paths, place=place, insert=insert)
-        return _finish(made, scanned, write=write, script=script, inside=inside)
+        return _finish(made, scanned, named, write=write, script=script, inside=inside)
 
 
 def _scanned(paths: Sequence[str], place: Place | None) -> tuple[Scanned, list[str]]:
@@ -110,7 +110,15 @@ def _insert(made: Planned, scanned: Scanned, place: Place | None, named: Collect
             made.insert(choice, added(choice.wish, scanned.sites, scanned.files, place=place, named=named))
 
 
-def _finish(made: Planned, scanned: Scanned, *, write: bool, script: Path | None, inside: Container | None) -> int:
+def _finish(
+    made: Planned,
+    scanned: Scanned,
+    named: Collection[str],
+    *,
+    write: bool,
+    script: Path | None,
+    inside: Container | None,
+) -> int:
     """Show what that comes to, and do it if that is wanted."""
     edits = made.by_file()
     if not edits:
@@ -118,7 +126,7 @@ def _finish(made: Planned, scanned: Scanned, *, write: bool, script: Path | None
         return 0
     _show(edits, scanned)
     tell_kept(made)
-    tell_cautions(made, scanned, here=inside is None)
+    tell_cautions(made, scanned, named, here=inside is None)
     if script is not None:
         _write_script(script, edits, scanned)
     elif write or _agreed():

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from keepfed.cli.set.around import beaten_around
 from keepfed.edit.cautions import cautions
 from keepfed.edit.choosing import Choice
 from keepfed.edit.planning import Planned
@@ -66,10 +67,13 @@ def tell_ways(choices: Iterable[Choice]) -> None:
             )
 
 
-def tell_cautions(plan: Planned, scanned: Scanned, *, here: bool) -> None:
-    """What one should know before saying yes; `here` is whether the files are this machine's."""
+def tell_cautions(plan: Planned, scanned: Scanned, named: Collection[str], *, here: bool) -> None:
+    """What one should know before saying yes; `named` are the files given by name, `here` whether they are this machine's."""
     project = _printed_from(plan) if here else []
     for line in cautions(plan, [*scanned.sites, *project], scanned.files):
+        tell(say("edit.caution", text=line))
+    for site, winner in beaten_around(plan, named) if here else ():
+        line = say("edit.caution_overridden", place=f"{site.file}:{site.line}", counts=f" ({winner})")
         tell(say("edit.caution", text=line))
 
 
