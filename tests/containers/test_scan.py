@@ -84,6 +84,24 @@ def test_expectations_hold_inside_too(rig: Rig, resting: str) -> None:
     assert main(["scan", "--container", resting, "--expect", "num_workers=0"]) == 1
 
 
+def test_a_link_stands_for_the_file_behind_it_which_is_read_once(
+    rig: Rig, resting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rig.sh(
+        resting,
+        "mkdir -p /linked /beside; echo 'num_workers: 3' > /beside/b.yaml; echo 'num_workers: 5' > /linked/a.yaml",
+    )
+    rig.sh(
+        resting,
+        "cd /linked; ln -s /beside/b.yaml b.yaml; ln -s a.yaml c.yaml; ln -s nowhere.yaml d.yaml; ln -s . e.yaml",
+    )
+    answer = scanned(capsys, resting, "/linked")
+    assert [(site["file"], site["value"]) for site in answer["sites"]] == [
+        ("/linked/a.yaml", "5"),
+        ("/beside/b.yaml", "3"),
+    ]
+
+
 def test_a_folder_that_is_too_large_for_one_stream_is_read_file_by_file(
     rig: Rig, resting: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,7 +59,7 @@ class LeftOut:
     path: str
     """Its absolute path inside."""
     reason: str
-    """Why: "huge", "not_regular", "limit" (the stream was cut there; what follows was not seen)."""
+    """Why: "huge", "link" (symbolic), "not_regular", "limit" (the stream was cut there; what follows was not seen)."""
 
 
 class TooMuch(Exception):
@@ -102,9 +102,11 @@ def files(
         with tarfile.open(fileobj=stream, mode="r|") as archive:
             for member in archive:
                 last = posixpath.normpath(posixpath.join(parent, member.name))
-                if ".." in member.name.split("/") or not (member.isreg() or member.islnk()):
+                known = member.isreg() or member.islnk() or member.issym()
+                if ".." in member.name.split("/") or not known or not wanted(last, member.size):
                     continue
-                if not wanted(last, member.size):
+                if member.issym():
+                    yield LeftOut(last, "link")
                     continue
                 yield _taken(archive, member, last, most_file_bytes)
     except TooMuch:

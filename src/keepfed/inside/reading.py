@@ -22,7 +22,7 @@ from keepfed.errors import UnreachableError
 from keepfed.inside.likely import likely_folders, without_nested
 from keepfed.knobs.exclusions import document_or_log, folder_reason, path_reason
 from keepfed.knobs.mentions import mentions_a_setting
-from keepfed.knobs.reading import READERS
+from keepfed.knobs.reading import READERS, reader_for
 from keepfed.knobs.scan import Scanned, scan_files
 from keepfed.knobs.site import Skipped
 from keepfed.knobs.walk import LIMIT_BYTES, Bytes, Passed, limit_bytes, worth_opening
@@ -109,10 +109,10 @@ def _folder(container: Container, folder: str) -> Iterator[Bytes | Passed | Skip
             seen = _fetched(container, folder, listed)
         else:
             yield Skipped(folder, "knobs.skipped_cut")
-    yield from _sifted(folder, seen)
+    yield from _sifted(container, folder, seen)
 
 
-def _sifted(root: str, seen: _Seen) -> Iterator[Bytes | Passed | Skipped]:
+def _sifted(container: Container, root: str, seen: _Seen) -> Iterator[Bytes | Passed | Skipped]:
     """What the walk's rules leave of a folder's files, in the order of their names."""
     told: set[str] = set()
     for path in sorted(seen.files):
@@ -123,6 +123,8 @@ def _sifted(root: str, seen: _Seen) -> Iterator[Bytes | Passed | Skipped]:
             if closed not in told:
                 told.add(closed)
                 yield Skipped(closed, reason)
+        elif isinstance(found, LeftOut) and found.reason == "link":
+            yield from _behind(container, path, seen)
         elif isinstance(found, LeftOut):
             yield _left_out(found)
         elif path_reason(below):
@@ -130,6 +132,18 @@ def _sifted(root: str, seen: _Seen) -> Iterator[Bytes | Passed | Skipped]:
                 yield Skipped(path, path_reason(below))
         else:
             yield Bytes(path, found.data)
+
+
+def _behind(container: Container, link: str, seen: _Seen) -> Iterator[Bytes]:
+    """The file that a link of a telling name leads to, by its own name, unless it was met by that."""
+    if reader_for(posixpath.basename(link), b"") is None:
+        return
+    try:
+        path = container.resolve(link)
+        if path not in seen.files:
+            yield Bytes(path, container.read(path, limit_bytes(path), with_owner=False).data)
+    except UnreachableError:
+        return  # it leads nowhere, or to a folder
 
 
 def _closed(root: str, below: str, seen: _Seen) -> tuple[str, str]:
