@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from keepfed.cli.main import main
-from keepfed.cli.scan.live import with_processes
+from keepfed.cli.scan.live import process_line, with_processes
 from keepfed.events import LoaderSeen, Settled
 from keepfed.feed import RUN_VARIABLE, RunConfig, RunFolder
 from keepfed.host.running import Running
@@ -119,3 +119,14 @@ def test_what_does_not_count_is_shown_with_the_place_that_does(
         "no, run.sh:1",
         "no, line 3",
     ]
+
+
+def test_a_password_on_the_command_line_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text(OPTIONS.replace("default=4)", "default=4); p.add_argument('--token')") + LOADER)
+    argv = ("python", "train.py", "-j", "9", "--token", "hunter2", "--api-key=hunter3", "--epochs", "3")
+    process = Running(1, argv, {}, str(tmp_path), 2, None)
+    seen = with_processes(scan_paths(["."]), (process,)).sites
+    assert {site.in_effect for site in seen} == {InEffect("9", 1), None}
+    assert "hunter" not in process_line((process,))
+    assert "--token *** --api-key=*** --epochs 3" in process_line((process,))

@@ -49,6 +49,11 @@ def test_an_option_is_known_by_all_its_spellings() -> None:
     assert seen[0].in_effect == InEffect("3", 7)
 
 
+@pytest.mark.parametrize("argv", [("--workers", "hunter2"), ("--workers=hunter2",), ("-j", "hunter2")])
+def test_what_is_no_value_of_the_setting_is_not_repeated(argv: tuple[str, ...]) -> None:
+    assert with_effects([OPTION], (process(*argv),), (), lambda _: frozenset({"-j"}))[0].in_effect is None
+
+
 def test_an_override_of_hydra_is_the_key_whose_path_it_ends() -> None:
     key = replace(SITE, role=Role.CONFIG, form=Form.YAML, setting="data.num_workers")
     assert given(["data.num_workers=8"], key) == "8"

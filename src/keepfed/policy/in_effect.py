@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 
 from keepfed.errors import UsageError
 from keepfed.host.running import Running
-from keepfed.knobs.knob import size_bytes
+from keepfed.knobs.knob import checked, size_bytes
 from keepfed.knobs.precedence.ties import last_word, words
 from keepfed.knobs.site import InEffect, Kind, KnobSite, Role
 
@@ -155,8 +155,17 @@ def _value(site: KnobSite, process: Running, spellings: Callable[[KnobSite], Abs
     if site.knob == "cpus_per_task":
         return process.environ.get("SLURM_CPUS_PER_TASK") or (str(process.cores) if process.cores else None)
     if site.role is Role.OPTION:
-        return given(process.argv, site, spellings(site))
-    return given(process.argv, site) if site.role in (Role.FLAG, Role.CONFIG, Role.DEFAULT) else None
+        return _sensible(site, given(process.argv, site, spellings(site)))
+    return _sensible(site, given(process.argv, site)) if site.role in (Role.FLAG, Role.CONFIG, Role.DEFAULT) else None
+
+
+def _sensible(site: KnobSite, value: str | None) -> str | None:
+    """The value if the setting can have it: a word behind an option that was mistaken may be a password, and is not repeated."""
+    try:
+        checked(site.knob, site.spelling, value or "")
+    except UsageError:
+        return None
+    return value
 
 
 def given(argv: Sequence[str], site: KnobSite, spellings: Iterable[str] = ()) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from keepfed.plan import LoaderId, Plan
 from keepfed.policy.in_effect import Told, live_workers, with_effects
 from keepfed.text import say
 
+_SECRET = re.compile(r"(?i)token|secret|passw|credential|api[-_]?key")
+
 
 def with_processes(scanned: Scanned, family: Sequence[Running]) -> Scanned:
     """The scan with `in_effect` filled in; `family` as `read_running` gives it, of this host or of a container."""
@@ -33,7 +36,7 @@ def process_line(family: Sequence[Running]) -> str:
     first, trainer = family[0], live_workers(family)
     facts = {
         "pid": first.pid,
-        "command": " ".join(first.argv)[:80] or "?",
+        "command": " ".join(_without_secrets(first.argv))[:80] or "?",
         "workers": sum(len(one.workers) for one in family),
         "cores": first.cores or "?",
         "shm": _size(first.shm_bytes),
@@ -41,6 +44,18 @@ def process_line(family: Sequence[Running]) -> str:
     if trainer is not None and trainer.pid != first.pid:
         return say("scan.process_with_trainer", trainer=trainer.pid, **facts)
     return say("scan.process", **facts)
+
+
+def _without_secrets(argv: Sequence[str]) -> list[str]:
+    """A command line as it may be pasted into an issue: without the values of options that are called a token or a password."""
+    shown: list[str] = []
+    hidden = False
+    for word in argv:
+        name, equals, _ = word.partition("=")
+        secret = bool(_SECRET.search(name)) and name.startswith("-")
+        shown.append("***" if hidden and not word.startswith("--") else f"{name}=***" if secret and equals else word)
+        hidden = secret and not equals
+    return shown
 
 
 def _size(number: int | None) -> str:

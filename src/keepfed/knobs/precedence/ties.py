@@ -150,10 +150,15 @@ class Ties:
         return None
 
     def spellings_of(self, option: KnobSite) -> frozenset[str]:
-        """All that a command line may call an option: `add_argument("-j", "--workers")`; its own spelling at least."""
-        before = "\n".join(self._lines(option.file)[max(0, option.line - 8) : option.line])
+        """All that a command line may call an option: `add_argument("-j", "--workers")`; its own spelling at least.
+
+        Names stand before the default, so what stands behind it belongs to another option, which may be a password's.
+        """
+        lines = [*self._lines(option.file)[max(0, option.line - 8) : option.line]]
+        before = "\n".join([*lines[:-1], *(line[: option.column - 1] for line in lines[-1:])])
         call = before[before.rfind("add_argument(") :] if "add_argument(" in before else ""
-        return frozenset({option.spelling, *re.findall(r"[\"'](--?[A-Za-z][\w-]*)[\"']", call)})
+        names = re.findall(r"[\"'](--?[A-Za-z][\w-]*)[\"']", call)
+        return frozenset({option.spelling, *(names if option.spelling in names else ())})
 
     def _in_scope(self, site: KnobSite, here: list[KnobSite], *, bare: bool) -> KnobSite | None:
         """The one of the same file that is meant where the reference stands."""
