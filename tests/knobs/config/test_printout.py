@@ -92,4 +92,10 @@ def test_a_text_that_holds_json_is_read_as_json() -> None:
 def test_threads_are_the_loaders_among_options_that_name_data() -> None:
     (site,) = sites("opt.txt", "------------ Options -------------\ndataroot: ./x\nnThreads: 0\nname: y\n")
     assert site.value == "0"
-    assert sites("opt.txt", "------------ Options -------------\nname: y\nnThreads: 0\n") == []
+    assert sites("run.txt", "------------ Options -------------\nname: y\nnThreads: 0\n") == []
+
+
+@pytest.mark.parametrize(("header", "kind"), [("", Kind.LITERAL), ("--- Options ---\n", Kind.RECORD)])
+def test_in_a_file_that_is_called_opt_txt_threads_are_the_loaders(header: str, kind: Kind) -> None:
+    (site,) = sites("ckpt/opt.txt", f"{header}num_threads: 4\ncv_num_threads: 4\n")
+    assert (site.spelling, site.kind) == ("num_threads", kind)

@@ -81,8 +81,9 @@ def _needed(judged: Judgement) -> str:
     need = judged.need
     facts = {
         "bytes": amount(need.bytes),
-        "workers": "?" if need.num_workers is None else need.num_workers,
+        "workers": need.num_workers,
         "prefetch": need.prefetch_factor,
         "batch": amount(need.batch_bytes),
     }
-    return say(f"shm.needed_{need.source}", **facts)
+    unknown = "_unknown" if need.source == "table" and need.num_workers is None else ""
+    return say(f"shm.needed_{need.source}{unknown}", **facts)

@@ -22,7 +22,7 @@ from keepfed.knobs.commands.command_line import sites_of_words
 from keepfed.knobs.config import ini_config, json_config
 from keepfed.knobs.config.command_values import words_of_line
 from keepfed.knobs.config.entry import Document, Entry, Homes, Shape
-from keepfed.knobs.config.reason import company, is_the_loaders
+from keepfed.knobs.config.reason import OPTIONS_FILE, company, is_the_loaders
 from keepfed.knobs.config.sites import sites_of
 from keepfed.knobs.config.written_value import written
 from keepfed.knobs.site import Form, Kind, KnobSite, Role
@@ -116,7 +116,7 @@ def _record(document: Document, entry: Entry) -> KnobSite | None:
     if meaning is None or entry.shape is Shape.EMPTY:
         return None
     # Among the options of a program that trains on batches, threads are the loader's as well.
-    trains = company(document.keys_beside(entry)) >= 2
+    trains = company(document.keys_beside(entry)) >= 2 or OPTIONS_FILE.search(document.source.name)
     if not ((trains and meaning.knob == "num_workers") or is_the_loaders(document, entry, meaning, ())):
         return None
     value = written(meaning.knob, entry.text, entry.shape)

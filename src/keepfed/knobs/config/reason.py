@@ -66,6 +66,8 @@ _CI = re.compile(
 )
 _OTHER_FILES = re.compile(r"(?i)(?:^|[/_.-])(?:gunicorn|uvicorn|celery|torchserve|locust|airflow|dask)(?:[/_.-]|$)")
 _NO_CONFIG = re.compile(r"(?i)(?:^|/)(?:package(?:-lock)?|composer|tsconfig[\w.-]*|jest\.config|\w*\.schema)\.json$")
+OPTIONS_FILE = re.compile(r"(?i)(?:^|[/\\_.-])(?:opts?|options)\.txt$")
+"""Where training programs of the pix2pix family keep the options of a run, whose threads are the loader's."""
 
 
 def foreign(document: Document) -> bool:
@@ -92,12 +94,13 @@ def is_the_loaders(document: Document, entry: Entry, meaning: Spelled, sections:
         return False
     if any(_BESIDE_RAY.fullmatch(key) for key in beside) or _is_rllib(document, entry):
         return False
-    beside_it = company(beside)
+    options = bool(OPTIONS_FILE.search(document.source.name))
+    beside_it = 2 if options else company(beside)
     if any(_BESIDE_OTHERS.fullmatch(key) for key in beside) and beside_it < 2:
         return False
     if _built_by_others(document, entry):
         return False
-    return meaning.sure or _reason(entry.key, above, beside_it)
+    return meaning.sure or options or _reason(entry.key, above, beside_it)
 
 
 def _is_rllib(document: Document, entry: Entry) -> bool:
