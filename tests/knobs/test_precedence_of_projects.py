@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from keepfed.knobs.scan import scan_files, scan_paths
@@ -86,6 +86,31 @@ def test_a_hydra_project_with_overlays(scanned: Scan) -> None:
     found = scanned({"scripts/run.sh": "python src/train.py data.num_workers=8 trainer.max_epochs=10\n"})
     assert verdicts(found)["configs/data/mnist.yaml:3:num_workers"] == ("overridden", False, "scripts/run.sh:1")
     assert found["scripts/run.sh:1:data.num_workers"].wins is True
+
+
+@pytest.mark.parametrize(
+    ("listed", "base", "group"),
+    [
+        ("  - _self_\n  - experiment: big\n", False, True),
+        ("  - experiment: big\n  - _self_\n", True, False),
+        ("  - experiment: big\n", None, None),
+        ("  - _self_\n  - experiment: null\n", True, None),
+    ],
+)
+def test_of_two_files_that_hydra_composes_the_later_one_counts(
+    scanned: Scan, listed: str, base: bool | None, group: bool | None
+) -> None:
+    found = scanned(
+        {
+            "conf/config.yaml": f"defaults:\n{listed}data:\n  num_workers: 4\n",
+            "conf/other.yaml": "defaults:\n  - _self_\ndata:\n  num_workers: 3\n",
+            "conf/experiment/big.yaml": "# @package _global_\ndata:\n  num_workers: 16\n",
+        }
+    )
+    line = 3 + listed.count("\n")
+    assert found[f"conf/config.yaml:{line}:num_workers"].wins is base
+    assert found["conf/experiment/big.yaml:3:num_workers"].wins is group
+    assert found["conf/other.yaml:4:num_workers"].wins is True
 
 
 def test_compose_and_its_override(scanned: Scan) -> None:
@@ -241,6 +266,7 @@ NAMES = (
 
 
 @settings(deadline=None, max_examples=60)
+@example({"x/a.yaml": 'num_workers: 4\n"num_workers": 8}'})
 @given(
     st.dictionaries(st.sampled_from(NAMES), st.lists(st.sampled_from(PIECES), max_size=8).map("\n".join), max_size=6)
 )

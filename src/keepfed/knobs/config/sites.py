@@ -229,7 +229,10 @@ def _replacing(document: Document, entry: Entry, knob: str, setting: str) -> Ent
     if knob == "shm_size" and entry.key == "shm_size" and (other := compose.other_shm(document, entry)):
         return other
     last = document.at(entry.part, entry.path)
-    return last if last is not entry and not setting and not entry.key.isdigit() else None
+    if last is None or last is entry or setting or entry.key.isdigit():
+        return None
+    # In a file that is broken behind it, the later one may be no value at all, and no place that could be pointed at.
+    return last if written(knob, last.text, last.shape, last.tag) is not None else None
 
 
 def _target(document: Document, entry: Entry, value: Written) -> Span | None:

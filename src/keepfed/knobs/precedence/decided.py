@@ -24,7 +24,15 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from keepfed.knobs.precedence.overlays import Selection, overriding, repeated, selection
+from keepfed.knobs.precedence.overlays import (
+    Selection,
+    defaults_of,
+    is_laid_over,
+    overriding,
+    path_in_hydra,
+    repeated,
+    selection,
+)
 from keepfed.knobs.precedence.project import Projects
 from keepfed.knobs.precedence.rivals import Rivals
 from keepfed.knobs.precedence.ties import Ties, last_word, words
@@ -155,11 +163,47 @@ class _Decision:
         if self._given_by_unknown(site):
             return replace(site, wins=None)
         chosen = self._selection(site.file)
+        if chosen.selected and (others := self._also_composed(site)):
+            return self._composed(site, others)
         if chosen.known:
             return replace(site, wins=True if chosen.selected or self._chosen_by_command(site.file, chosen) else None)
         if self.projects.names(site.file):
             return replace(site, wins=True)
         return replace(site, wins=None if self.rivals.has_other(site) else True)
+
+    def _also_composed(self, site: KnobSite) -> list[KnobSite]:
+        """The same key in other files that Hydra composes with this one."""
+        return [
+            other
+            for other in self.keys_in_yaml[last_word(site.setting or site.spelling)]
+            if other.file != site.file and other.knob == site.knob and self._are_composed(site.file, other.file)
+            if self._hydra_path(other) == self._hydra_path(site) and self.projects.together(other.file, site.file)
+        ]
+
+    def _are_composed(self, name: str, other: str) -> bool:
+        """Whether both are loaded by one start: a list's own file with what it lists, or files of two groups."""
+        one, two = self._selection(name), self._selection(other)
+        if not (one.selected and two.selected) or one.group == two.group:
+            return False
+        if one.group and two.group:
+            return True
+        primary, listed = (name, two) if two.group else (other, one)
+        return (defaults_of(self.projects.text(primary)) or {}).get(listed.group) == listed.name
+
+    def _hydra_path(self, site: KnobSite) -> str:
+        return path_in_hydra(site, self._selection(site.file).group, self.projects.text(site.file))
+
+    def _composed(self, site: KnobSite, others: Sequence[KnobSite]) -> KnobSite:
+        """One of several files with a key that Hydra lays over each other: the last one counts, where the list shows the order."""
+        group, other = self._selection(site.file).group, others[0]
+        other_group = self._selection(other.file).group
+        if len(others) > 1 or bool(group) == bool(other_group):
+            return replace(site, wins=None)
+        primary = self.projects.text(other.file if group else site.file)
+        group_wins = is_laid_over(primary, group or other_group)
+        if group_wins is None:
+            return replace(site, wins=None)
+        return replace(site, wins=True) if group_wins == bool(group) else _beaten(site, other, kind=Kind.OVERRIDDEN)
 
     def _named(self, site: KnobSite) -> KnobSite:
         """A constant, an attribute, a dict's entry: counts where something is known to take it, or nothing else is there."""

@@ -93,6 +93,25 @@ def selection(name: str, projects: Projects) -> Selection:
     return Selection(known=False, selected=False)
 
 
+def path_in_hydra(site: KnobSite, group: str, text: str) -> str:
+    """Where Hydra puts a key of one of its files: below the name of the file's group, unless the file names its own package."""
+    package = re.match(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*?[ \t]*#[ \t]*@package[ \t]+(\S+)", text)
+    prefix = package[1] if package else group.replace("/", ".")
+    return site.setting if prefix in ("", ".", "_global_") else f"{prefix}.{site.setting}"
+
+
+def is_laid_over(primary: str, group: str) -> bool | None:
+    """Whether a group of a defaults list is laid over the file that has the list; None where the list does not say `_self_`.
+
+    Without it the answer depends on Hydra's version (hydra.cc/docs/upgrades/1.0_to_1.1/default_composition_order).
+    """
+    found = _DEFAULTS.search(primary)
+    names = [name.partition("@")[0] for name, _ in _ENTRY.findall(found[1])] if found else []
+    if "_self_" not in names or group not in names:
+        return None
+    return names.index(group) > names.index("_self_")
+
+
 def bases_of(name: str, projects: Projects) -> frozenset[str]:
     """The files that a configuration of mmcv's kind is laid over: `_base_ = ["../_base_/datasets/coco.py"]`."""
     found = _BASE.search(projects.text(name))
