@@ -91,6 +91,7 @@ def test_the_same_value_again_is_said_and_nothing_is_written(
         (["cpus_per_task=2"], 3, "--insert"),
         (["--workers=2"], 3, "It is written as num_workers"),
         (["dataloader_workers=2"], 3, "num_workers"),
+        (["threads_env=2"], 2, "OMP_NUM_THREADS=4"),
         (["num_workers=2", "--site", "train.py:1"], 3, "train.py:3"),
         (["dataloader_workers=2"], 3, "It is written as num_workers"),
     ],

@@ -85,6 +85,8 @@ def knob_of(name: str) -> str:
         return found.knob
     if last == "sizeLimit":  # of a volume in memory at /dev/shm, which is the only one that is a setting
         return "shm_size"
+    if name == "threads_env":
+        raise UsageError(say("knobs.threads_by_name"), next_step=say("knobs.threads_by_name_next"))
     near = get_close_matches(name, [*KNOBS, *sorted(THREAD_VARIABLES), "workers", "num_threads"], n=1, cutoff=0.6)
     hint = say("knobs.did_you_mean", name=near[0]) if near else say("knobs.known_knobs", knobs=", ".join(KNOBS))
     raise UnknownName(say("knobs.unknown_knob", name=name), next_step=hint)
