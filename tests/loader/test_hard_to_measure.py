@@ -53,7 +53,7 @@ class Loop(Iterated):
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Steered]:
-    monkeypatch.setattr("psutil.cpu_percent", lambda percpu=False: [10.0] * 4 if percpu else 10.0)
+    monkeypatch.setattr("keepfed.host.busy.CoreClock.__call__", lambda _: [10.0] * 4)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with steered(tmp_path) as found:
         yield found

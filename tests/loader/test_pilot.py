@@ -118,7 +118,7 @@ class _Estimate:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Steered]:
-    monkeypatch.setattr("psutil.cpu_percent", lambda percpu=False: [10.0] * 4 if percpu else 10.0)
+    monkeypatch.setattr("keepfed.host.busy.CoreClock.__call__", lambda _: [10.0] * 4)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     with steered(tmp_path) as found:
         yield found
@@ -414,7 +414,7 @@ def profile(folder: Path, fingerprint: str) -> str:
 
 @pytest.fixture
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("psutil.cpu_percent", lambda percpu=False: [10.0] * 4 if percpu else 10.0)
+    monkeypatch.setattr("keepfed.host.busy.CoreClock.__call__", lambda _: [10.0] * 4)
     monkeypatch.delenv("LOCAL_RANK", raising=False)
 
 

@@ -14,7 +14,15 @@ import pytest
 
 from keepfed.edit.replacement import Edit
 from keepfed.errors import UnreachableError
-from keepfed.knobs.origin.journal import Change, journal_in, journals_about, own_journal, read_changes, standing
+from keepfed.knobs.origin.journal import (
+    Change,
+    journal_in,
+    journals_about,
+    own_journal,
+    project_folder,
+    read_changes,
+    standing,
+)
 from keepfed.knobs.site import Span
 from keepfed.write.carrying_out import Done, FileEdits, carry_out
 from keepfed.write.noting import JournalError, kept_copy
@@ -362,3 +370,13 @@ def test_a_journal_that_takes_no_more_lines_stops_the_change(project: Path, monk
         change(project, replacing(file, (b"8", b"2")))
     assert file.read_bytes() == b"8"
     assert first.read_bytes() == before, "no half line stays"
+
+
+def test_a_change_in_a_folder_of_many_projects_makes_no_project_of_them_all(tmp_path: Path) -> None:
+    many, one = tmp_path / "many", tmp_path / "one"
+    for folder in (many, one):
+        (folder / ".keepfed").mkdir(parents=True)
+        (folder / "a").mkdir()
+    many.chmod(0o1777)
+    assert project_folder(many / "a") == many / "a"
+    assert project_folder(one / "a") == one

@@ -17,6 +17,7 @@ can be written (a colleague's project, a read-only image): in the user's own sta
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import stat
@@ -30,6 +31,8 @@ FILE_NAME = "journal.jsonl"
 SCHEMA = "keepfed.journal/1"
 
 _MARKS = (FOLDER, ".git")
+_MARKS_OF_MANY = (".git",)
+"""Of a folder that many projects lie in, which our own folder does not make one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +117,16 @@ def project_folder(start: Path) -> Path:
     """The folder that a journal for work done in `start` belongs to."""
     start = Path(os.path.realpath(start))
     for folder in (start, *start.parents):
-        if any((folder / mark).exists() for mark in _MARKS):
+        if any((folder / mark).exists() for mark in (_MARKS_OF_MANY if _is_of_many(folder) else _MARKS)):
             return folder
     return start
+
+
+def _is_of_many(folder: Path) -> bool:
+    """Whether many projects lie in it: a change that was made right there must not make one project of them all."""
+    with contextlib.suppress(OSError, RuntimeError):  # no home
+        return folder == Path(folder.anchor) or folder == Path.home() or bool(folder.stat().st_mode & stat.S_IWOTH)
+    return False
 
 
 def journal_in(folder: Path) -> Path:
