@@ -21,6 +21,7 @@ import ctypes
 import random
 import sys
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from numpy.random import mtrand
 from keepfed.loader import draws
 
 _WORDS = 624
-_LOOKED_AT = (0, 1, 396, 397)
+_looked_at = itemgetter(0, 1, 396, 397)
 """Words of the generator that are compared: all change when it makes its next 624."""
 
 
@@ -118,8 +119,8 @@ class _PythonState:
         """The state as it is now."""
         if self._words is None:
             return random.getstate()
-        key, kept = self._words.key, random._inst.gauss_next  # type: ignore[attr-defined]  # as above
-        at = self._words.position, key[0], key[1], key[396], key[397], kept
+        kept = random._inst.gauss_next  # type: ignore[attr-defined]  # typeshed leaves it out
+        at = self._words.position, *_looked_at(self._words.key), kept
         if at != self._at or self._copy is None:
             self._copy, self._at = random.getstate(), at
         return self._copy
@@ -146,4 +147,4 @@ def _words_are_known() -> bool:
 
 def _place(generator: np.random.MT19937) -> tuple[int, ...]:
     words = _Words.from_address(generator.ctypes.state_address)
-    return (words.position, *(words.key[at] for at in _LOOKED_AT))
+    return (words.position, *_looked_at(words.key))

@@ -202,10 +202,8 @@ def ask_probe(crew: Crew) -> dict[str, Any] | None:
         with contextlib.closing(end):
             end.send("probe", indices, PROBE_S)
             found = _answer(end)
-    except (
-        LoaderError,
-        OSError,
-    ):  # no descriptors, no process, no zygote; or it was quicker in ending than we in asking
+    except (LoaderError, OSError):
+        # No descriptors, no process, no zygote; or it was quicker in ending than we in asking.
         return None
     return found if found and found["samples"] else None
 
